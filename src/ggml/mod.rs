@@ -1,0 +1,3 @@
+//! ggml behind safe types: the only unsafe room of the program.
+
+mod sys;

@@ -1,0 +1,12 @@
+//! The C interface, as bindgen wrote it (ggml/README.md says how).
+#![allow(
+    dead_code,
+    non_camel_case_types,
+    non_snake_case,
+    non_upper_case_globals,
+    clippy::all,
+    clippy::undocumented_unsafe_blocks,
+    unsafe_op_in_unsafe_fn
+)]
+
+include!("../../ggml/bindings.rs");
