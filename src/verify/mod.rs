@@ -1,1 +1,3 @@
 //! Reference values.
+
+pub mod reference;
