@@ -61,7 +61,8 @@ struct ManifestCase {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let case = options.case.file_stem().and_then(|stem| stem.to_str()).context("the case has no name")?;
+    let case =
+        options.case.file_stem().and_then(|stem| stem.to_str()).context("the case has no name")?;
     let arrays = Npz::open(&options.case)?;
     if let Some(manifest) = &options.manifest {
         check(&arrays, case, manifest)?;
@@ -84,7 +85,8 @@ fn main() -> Result<()> {
 
 /// `dir/case.reference.gguf` → `dir/case_row1.reference.gguf`.
 fn row_path(output: &Path, row: usize) -> Result<PathBuf> {
-    let name = output.file_name().and_then(|name| name.to_str()).context("the output has no name")?;
+    let name =
+        output.file_name().and_then(|name| name.to_str()).context("the output has no name")?;
     let (stem, endings) = name.split_once('.').unwrap_or((name, "gguf"));
     Ok(output.with_file_name(format!("{stem}_row{row}.{endings}")))
 }
@@ -92,13 +94,22 @@ fn row_path(output: &Path, row: usize) -> Result<PathBuf> {
 /// The archive's arrays against the manifest's.
 fn check(arrays: &Npz, case: &str, manifest: &Path) -> Result<()> {
     let text = std::fs::read_to_string(manifest).with_context(|| manifest.display().to_string())?;
-    let manifest: Manifest = serde_json::from_str(&text).with_context(|| manifest.display().to_string())?;
-    let listed = manifest.cases.get(case).with_context(|| format!("the manifest has no case {case}"))?;
-    ensure!(listed.arrays.len() == arrays.0.len(), "the manifest lists {} arrays, found {}", listed.arrays.len(), arrays.0.len());
+    let manifest: Manifest =
+        serde_json::from_str(&text).with_context(|| manifest.display().to_string())?;
+    let listed =
+        manifest.cases.get(case).with_context(|| format!("the manifest has no case {case}"))?;
+    ensure!(
+        listed.arrays.len() == arrays.0.len(),
+        "the manifest lists {} arrays, found {}",
+        listed.arrays.len(),
+        arrays.0.len()
+    );
     for array in &arrays.0 {
         match listed.arrays.get(&array.name) {
             Some((dtype, shape)) if dtype == array.dtype && *shape == array.shape => {}
-            listed => bail!("{}: found {} {:?}, listed {listed:?}", array.name, array.dtype, array.shape),
+            listed => {
+                bail!("{}: found {} {:?}, listed {listed:?}", array.name, array.dtype, array.shape)
+            }
         }
     }
     Ok(())

@@ -87,7 +87,10 @@ impl Sizes {
             Size::E4b => (35, 15, 16384),
         };
         let chosen = options.layers.unwrap_or(layers);
-        ensure!(chosen >= 5, "--layers {chosen}: at least 5, so that both kinds of attention own a KV cache");
+        ensure!(
+            chosen >= 5,
+            "--layers {chosen}: at least 5, so that both kinds of attention own a KV cache"
+        );
         ensure!(options.hidden > 0, "--hidden 0");
         Ok(Self {
             layers: chosen,
@@ -143,7 +146,12 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn write_tensor(writer: &mut Writer, plan: &Plan, pools: &mut Pools, rng: &mut ChaCha8Rng) -> Result<()> {
+fn write_tensor(
+    writer: &mut Writer,
+    plan: &Plan,
+    pools: &mut Pools,
+    rng: &mut ChaCha8Rng,
+) -> Result<()> {
     let (deviation, full_rows) = match plan.fill {
         Fill::Around(centre, half) => {
             let count = plan.ne.iter().product::<u64>();
@@ -155,7 +163,8 @@ fn write_tensor(writer: &mut Writer, plan: &Plan, pools: &mut Pools, rng: &mut C
         Fill::NormalRows(deviation, rows) => (deviation, rows),
     };
     let rows = plan.ne[1..].iter().product::<u64>();
-    let row_bytes = plan.ty.row_bytes(plan.ne[0]).context("the type does not fit the row length")?;
+    let row_bytes =
+        plan.ty.row_bytes(plan.ne[0]).context("the type does not fit the row length")?;
     let (row_len, at_once) = (plan.ne[0] as usize, CHUNK_BYTES.div_ceil(row_bytes));
     let mut bytes = Vec::new();
     let mut done = 0;
@@ -195,7 +204,8 @@ fn plan(sizes: &Sizes, preset: &Preset) -> Vec<Plan> {
     for (name, ne, fill) in globals {
         add(0, format!("{name}.weight"), ne, fill);
     }
-    let (queries, keys, d) = (sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim, sizes.head_dim);
+    let (queries, keys, d) =
+        (sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim, sizes.head_dim);
     let (f, r) = (sizes.ffn, sizes.laurel);
     // The router sees its input divided by the width.
     let router = Fill::Normal(0.8 * (e as f32).sqrt());
@@ -271,7 +281,8 @@ fn set_metadata(layout: &mut Layout, sizes: &Sizes, options: &Options) {
     }
     let sliding: Vec<bool> = (0..layers).map(|i| i % 5 != 4).collect();
     // 0.95 quantile of the normal distribution; no cut where it is -inf.
-    let sparsity: Vec<f32> = (0..layers).map(|i| if i < 10 { 1.644_853_5 } else { f32::NEG_INFINITY }).collect();
+    let sparsity: Vec<f32> =
+        (0..layers).map(|i| if i < 10 { 1.644_853_5 } else { f32::NEG_INFINITY }).collect();
     layout.set("gemma3n.feed_forward_length", OwnedValue::from(vec![sizes.ffn as i32; layers]));
     layout.set("gemma3n.attention.sliding_window_pattern", OwnedValue::from(sliding));
     layout.set("gemma3n.activation_sparsity_scale", OwnedValue::from(sparsity));
@@ -286,7 +297,9 @@ fn set_vocabulary(layout: &mut Layout, vocabulary: &Vocabulary) {
     for (key, id) in [("bos", 2u32), ("eos", 1), ("unknown", 3), ("padding", 0)] {
         layout.set(&format!("tokenizer.ggml.{key}_token_id"), id);
     }
-    for (key, on) in [("add_bos_token", true), ("add_eos_token", false), ("add_space_prefix", false)] {
+    for (key, on) in
+        [("add_bos_token", true), ("add_eos_token", false), ("add_space_prefix", false)]
+    {
         layout.set(&format!("tokenizer.ggml.{key}"), on);
     }
     layout.set("tokenizer.chat_template", CHAT_TEMPLATE);

@@ -62,11 +62,18 @@ impl Pool {
     fn new(ty: TensorType, deviation: f32, piece: usize, seed: u64) -> Result<Self> {
         let chunks = (0..PICKS as u64 / 64).into_par_iter().map(|chunk| {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            rng.set_stream((chunk << 40) | (u64::from(ty.id()) << 32) | u64::from(deviation.to_bits()));
-            let values: Vec<f32> = StandardNormal.sample_iter(rng).take(64 * piece).map(|x: f32| x * deviation).collect();
+            rng.set_stream(
+                (chunk << 40) | (u64::from(ty.id()) << 32) | u64::from(deviation.to_bits()),
+            );
+            let values: Vec<f32> = StandardNormal
+                .sample_iter(rng)
+                .take(64 * piece)
+                .map(|x: f32| x * deviation)
+                .collect();
             quantize(ty, &values, piece)
         });
-        let packed = chunks.collect::<Result<Vec<_>, _>>().with_context(|| ty.to_string())?.concat();
+        let packed =
+            chunks.collect::<Result<Vec<_>, _>>().with_context(|| ty.to_string())?.concat();
         Ok(Self { piece_bytes: packed.len() / PICKS, packed })
     }
 }

@@ -70,7 +70,10 @@ impl Vocabulary {
         vocabulary.push("<end_of_turn>".to_owned(), Kind::Control);
         vocabulary.fill(138, (1..).map(|n| "\n".repeat(n)));
         vocabulary.fill(168, (2..).map(|n| " ".repeat(n)));
-        vocabulary.fill(238, (0..).map(|i| format!("<{}tag{}>", if i % 2 == 0 { "" } else { "/" }, i / 2)));
+        vocabulary.fill(
+            238,
+            (0..).map(|i| format!("<{}tag{}>", if i % 2 == 0 { "" } else { "/" }, i / 2)),
+        );
         for byte in 0..=255 {
             vocabulary.push(format!("<0x{byte:02X}>"), Kind::Byte);
         }
@@ -161,11 +164,11 @@ impl Pieces {
 fn characters() -> Vec<String> {
     let ranges = [
         '!'..='~',
-        '\u{a1}'..='\u{17f}',   // Latin
-        '\u{391}'..='\u{4ff}',  // Greek, Cyrillic
-        '\u{5d0}'..='\u{5ea}',  // Hebrew
-        '\u{621}'..='\u{64a}',  // Arabic
-        '\u{905}'..='\u{97f}',  // Devanagari
+        '\u{a1}'..='\u{17f}',    // Latin
+        '\u{391}'..='\u{4ff}',   // Greek, Cyrillic
+        '\u{5d0}'..='\u{5ea}',   // Hebrew
+        '\u{621}'..='\u{64a}',   // Arabic
+        '\u{905}'..='\u{97f}',   // Devanagari
         '\u{2010}'..='\u{2027}', // punctuation
         '\u{3001}'..='\u{30fe}', // kana
         '\u{4e00}'..='\u{7fff}', // Han

@@ -17,7 +17,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use crate::gguf::{self, Gguf, TensorType, Value};
+use crate::gguf::{self, Gguf, TensorType, Value, ValueType};
 
 /// Why a file of reference values can't be used. `file` is its path.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +61,8 @@ impl Tap {
         }
         let leaf = self.name.rsplit('.').next().unwrap_or_default();
         let streams = self.name == "altup_init"
-            || self.name.starts_with("layer") && ["out", "predictions", "corrected"].contains(&leaf);
+            || self.name.starts_with("layer")
+                && ["out", "predictions", "corrected"].contains(&leaf);
         self.ne.len().checked_sub(if streams { 2 } else { 1 })
     }
 }
@@ -148,13 +149,18 @@ impl Reference {
         let bad_key = |key: &str, reason: String| {
             Err(Error::Key { file: file.to_owned(), key: key.to_owned(), reason })
         };
-        for (key, ids) in [("reference.tokens", &self.tokens), ("reference.greedy_ids", &self.greedy_ids)] {
+        for (key, ids) in
+            [("reference.tokens", &self.tokens), ("reference.greedy_ids", &self.greedy_ids)]
+        {
             if let Some(id) = ids.iter().find(|id| **id < 0) {
                 return bad_key(key, format!("{id} is not a token id"));
             }
         }
         if self.tokens.is_empty() && !self.greedy_ids.is_empty() {
-            return bad_key("reference.greedy_ids", "there is no prompt in reference.tokens".to_owned());
+            return bad_key(
+                "reference.greedy_ids",
+                "there is no prompt in reference.tokens".to_owned(),
+            );
         }
         let steps = self.greedy_ids.len();
         if let Some(step) = self.greedy_steps.iter().find(|step| **step >= steps) {
@@ -205,7 +211,9 @@ impl Reference {
             return Err("the listed rows do not ascend".to_owned());
         }
         match rows.last() {
-            Some(last) if tokens > 0 && *last >= tokens => Err(format!("row {last} of {tokens} tokens")),
+            Some(last) if tokens > 0 && *last >= tokens => {
+                Err(format!("row {last} of {tokens} tokens"))
+            }
             _ => Ok(()),
         }
     }
@@ -213,13 +221,20 @@ impl Reference {
 
 /// The JSON object of `reference.tolerances`: prefix → positive number.
 fn tolerances(file: &str, json: &str) -> Result<BTreeMap<String, f32>, Error> {
-    let bad = |reason| Error::Key { file: file.to_owned(), key: "reference.tolerances".to_owned(), reason };
+    let bad = |reason| Error::Key {
+        file: file.to_owned(),
+        key: "reference.tolerances".to_owned(),
+        reason,
+    };
     if json.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let map: BTreeMap<String, f32> = serde_json::from_str(json).map_err(|error| bad(error.to_string()))?;
+    let map: BTreeMap<String, f32> =
+        serde_json::from_str(json).map_err(|error| bad(error.to_string()))?;
     match map.iter().find(|(_, tolerance)| !(tolerance.is_finite() && **tolerance > 0.0)) {
-        Some((prefix, tolerance)) => Err(bad(format!("{prefix:?}: {tolerance} is not a tolerance"))),
+        Some((prefix, tolerance)) => {
+            Err(bad(format!("{prefix:?}: {tolerance} is not a tolerance")))
+        }
         None => Ok(map),
     }
 }
@@ -227,15 +242,23 @@ fn tolerances(file: &str, json: &str) -> Result<BTreeMap<String, f32>, Error> {
 /// The strings of `reference.media`; absent means none.
 fn media(file: &str, value: Option<Value<'_>>) -> Result<Vec<String>, Error> {
     let key = "reference.media";
-    let bad = |reason: &str| Error::Key { file: file.to_owned(), key: key.to_owned(), reason: reason.to_owned() };
-    let array = match value {
+    let bad = |reason: &str| Error::Key {
+        file: file.to_owned(),
+        key: key.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let strings = match value {
         None => return Ok(Vec::new()),
-        Some(Value::Array(array)) if array.len() == 0 => return Ok(Vec::new()),
-        Some(Value::Array(array)) => array,
+        Some(Value::Array(array))
+            if array.is_empty() || array.element_type() == ValueType::String =>
+        {
+            array.strings()
+        }
         Some(_) => return Err(bad("not an array of strings")),
     };
-    let strings = array.strings().ok_or_else(|| bad("not an array of strings"))?;
-    strings.map(|name| String::from_utf8(name.to_vec()).map_err(|_| bad("a name is not UTF-8"))).collect()
+    strings
+        .map(|name| String::from_utf8(name.to_vec()).map_err(|_| bad("a name is not UTF-8")))
+        .collect()
 }
 
 /// An i32 array of row or step numbers.

@@ -58,14 +58,18 @@ pub struct Npz(pub Vec<Array>);
 impl Npz {
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).with_context(|| path.display().to_string())?;
-        let mut zip = zip::ZipArchive::new(BufReader::new(file)).with_context(|| path.display().to_string())?;
+        let mut zip = zip::ZipArchive::new(BufReader::new(file))
+            .with_context(|| path.display().to_string())?;
         let mut arrays = Vec::with_capacity(zip.len());
         for i in 0..zip.len() {
             let entry = zip.by_index(i)?;
-            let entry_name = entry.name().to_owned();
+            let entry_name = entry.name()?.into_owned();
             let name = npyz::npz::array_name_from_file_name(&entry_name);
-            let name = name.with_context(|| format!("{}: {entry_name} is not an array", path.display()))?;
-            arrays.push(read_array(name, entry).with_context(|| format!("{}: {name}", path.display()))?);
+            let name =
+                name.with_context(|| format!("{}: {entry_name} is not an array", path.display()))?;
+            arrays.push(
+                read_array(name, entry).with_context(|| format!("{}: {name}", path.display()))?,
+            );
         }
         Ok(Self(arrays))
     }
@@ -84,7 +88,8 @@ impl Npz {
 
     fn positions(&self, name: &str) -> Result<Option<Vec<usize>>> {
         let Some((_, values)) = self.ints(name)? else { return Ok(None) };
-        let positions = values.iter().map(|value| usize::try_from(*value)).collect::<Result<_, _>>();
+        let positions =
+            values.iter().map(|value| usize::try_from(*value)).collect::<Result<_, _>>();
         Ok(Some(positions.with_context(|| name.to_owned())?))
     }
 
@@ -102,7 +107,8 @@ impl Npz {
         let mut references = Vec::with_capacity(batch);
         for row in 0..batch {
             let row_of = |values: &[i32]| values[row * width..(row + 1) * width].to_vec();
-            let padding = mask.map_or(0, |mask| row_of(mask).iter().take_while(|on| **on == 0).count());
+            let padding =
+                mask.map_or(0, |mask| row_of(mask).iter().take_while(|on| **on == 0).count());
             let tokens = row_of(ids).split_off(padding);
             let case = if batch == 1 { case.to_owned() } else { format!("{case}_row{row}") };
             references.push(self.reference(&case, row, tokens)?);
@@ -202,15 +208,17 @@ pub fn write(reference: &Reference, path: &Path) -> Result<()> {
     layout.set("reference.case", reference.case.as_str());
     layout.set("reference.model_fingerprint", reference.model_fingerprint.as_str());
     layout.set("reference.tolerances", serde_json::to_string(&reference.tolerances)?.as_str());
-    layout.set("reference.tokens", OwnedValue::from(reference.tokens.clone()));
-    layout.set("reference.media", OwnedValue::from(reference.media.clone()));
-    layout.set("reference.greedy_ids", OwnedValue::from(reference.greedy_ids.clone()));
+    layout.set("reference.tokens", reference.tokens.clone());
+    layout.set("reference.media", reference.media.clone());
+    layout.set("reference.greedy_ids", reference.greedy_ids.clone());
     if !reference.greedy_steps.is_empty() {
         layout.set("reference.greedy_steps", integers(&reference.greedy_steps)?);
     }
     for tap in &reference.taps {
-        let ne = tap.ne.iter().map(|n| *n as u64).collect::<Vec<_>>();
-        layout.add_tensor(&tap.name, &ne, TensorType::F32)?;
+        ensure!((1..=4).contains(&tap.ne.len()), "{}: {} dimensions", tap.name, tap.ne.len());
+        let mut ne = [1; 4];
+        ne.iter_mut().zip(&tap.ne).for_each(|(to, from)| *to = *from as u64);
+        layout.add_tensor(&tap.name, ne, tap.ne.len() as u32, TensorType::F32);
         if let Some(rows) = &tap.rows {
             layout.set(&format!("reference.rows.{}", tap.name), integers(rows)?);
         }
@@ -218,7 +226,7 @@ pub fn write(reference: &Reference, path: &Path) -> Result<()> {
     let mut writer = Writer::create(path, &layout, true)?;
     for tap in &reference.taps {
         let bytes: Vec<u8> = tap.data.iter().flat_map(|value| value.to_le_bytes()).collect();
-        writer.append(&bytes)?;
+        writer.append(&tap.name, &bytes)?;
     }
     writer.finish()?;
     Ok(())

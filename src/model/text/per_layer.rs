@@ -34,6 +34,12 @@ pub fn inputs<'b>(
     (context + rows).scale(std::f32::consts::FRAC_1_SQRT_2)
 }
 
+/// One layer's input `[P, T]` out of `[P, layers, T]`.
+pub fn of_layer(inputs: Tensor<'_>, index: usize) -> Tensor<'_> {
+    let [p, _, t, _] = inputs.ne();
+    inputs.slice(1, index, 1).cont().reshape([p, t, 1, 1])
+}
+
 /// The layer's end: what the gate lets through is added to every stream but the first. `input` is
 /// this layer's `[P, T]`.
 pub fn gate<'b>(
