@@ -12,6 +12,7 @@ mod builder;
 mod graph;
 mod kernels;
 mod machine;
+mod nodes;
 mod store;
 mod sys;
 mod threads;
