@@ -1,0 +1,167 @@
+//! Writing a file as a stream: whole under its name, or not there at all.
+//!
+//! The bytes go to a temporary file beside the target, which is synced and renamed at the end. A
+//! writer that is dropped before leaves nothing behind.
+
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::error::{Error, Fault};
+use super::layout::{Encoded, Layout};
+
+/// Bytes gathered before they are written.
+const BUFFER: usize = 1 << 20;
+
+/// A file being written.
+#[derive(Debug)]
+pub struct Writer {
+    target: PathBuf,
+    overwrite: bool,
+    file: BufWriter<NamedTempFile>,
+    names: Vec<String>,
+    encoded: Encoded,
+    /// The tensor being written, and how many of its bytes are.
+    current: usize,
+    written: u64,
+}
+
+impl Writer {
+    /// Starts a file with this layout: checks the plan and writes the header.
+    ///
+    /// # Errors
+    /// The layout is not allowed by the format; the target exists and `overwrite` is false, or is
+    /// no regular file; its folder cannot be written.
+    pub fn create(target: &Path, layout: &Layout, overwrite: bool) -> Result<Self, Error> {
+        let mut encoded = layout.encode().map_err(|fault| fault.of(target))?;
+        check_target(target, overwrite).map_err(|fault| fault.of(target))?;
+        let folder = match target.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let temporary = tempfile::Builder::new()
+            .prefix(&format!(".{name}."))
+            .suffix(".part")
+            .permissions(std::fs::Permissions::from_mode(0o666))
+            .tempfile_in(folder)
+            .map_err(|e| Error::new(target, e))?;
+        let mut file = BufWriter::with_capacity(BUFFER, temporary);
+        file.write_all(&std::mem::take(&mut encoded.header)).map_err(|e| Error::new(target, e))?;
+        let names = layout.tensors.iter().map(|plan| plan.name.clone()).collect();
+        let target = target.to_path_buf();
+        Ok(Self { target, overwrite, file, names, encoded, current: 0, written: 0 })
+    }
+
+    /// Bytes of the whole file.
+    pub fn len(&self) -> u64 {
+        self.encoded.len
+    }
+
+    /// Whether there is nothing in the file; there is always a header.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Appends bytes of a tensor. Tensors come in the layout's order, each in as many pieces as
+    /// the caller likes; the next may start when the last is whole.
+    ///
+    /// # Errors
+    /// Another tensor is to be written first, the tensor has fewer bytes, or writing fails.
+    pub fn append(&mut self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let problem = match self.names.get(self.current) {
+            Some(expected) if expected == name => self.check_room(bytes.len() as u64),
+            Some(expected) if self.written > 0 => Some(format!(
+                "cannot start before {expected} is whole ({} of {} bytes)",
+                self.written, self.encoded.sizes[self.current]
+            )),
+            Some(expected) => Some(format!("cannot be written now: {expected} comes next")),
+            None => Some("cannot be written: the file is whole".to_string()),
+        };
+        if let Some(problem) = problem {
+            return Err(Fault::Write { name: name.to_string(), problem }.of(&self.target));
+        }
+        self.put(bytes).map_err(|e| Error::new(&self.target, e))
+    }
+
+    fn check_room(&self, len: u64) -> Option<String> {
+        let size = self.encoded.sizes[self.current];
+        (len > size - self.written).then(|| {
+            format!("expected {size} bytes, given at least {}", self.written.saturating_add(len))
+        })
+    }
+
+    /// Writes bytes of the current tensor, and its padding when it is whole.
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.written += bytes.len() as u64;
+        let size = self.encoded.sizes[self.current];
+        if self.written == size {
+            let next = self.encoded.offsets.get(self.current + 1).unwrap_or(&self.encoded.len);
+            let padding = next - self.encoded.offsets[self.current] - size;
+            io::copy(&mut io::Read::take(io::repeat(0), padding), &mut self.file)?;
+            self.current += 1;
+            self.written = 0;
+        }
+        Ok(())
+    }
+
+    /// Syncs the file and gives it its name.
+    ///
+    /// # Errors
+    /// A tensor is not whole, the disk is full, or the target has come into being meanwhile and
+    /// is not to be overwritten.
+    pub fn finish(self) -> Result<(), Error> {
+        let target = self.target;
+        if let Some(name) = self.names.get(self.current) {
+            let size = self.encoded.sizes[self.current];
+            let problem = format!("expected {size} bytes, given {}", self.written);
+            return Err(Fault::Write { name: name.clone(), problem }.of(&target));
+        }
+        let temporary = self.file.into_inner().map_err(|e| Error::new(&target, e.into_error()))?;
+        temporary.as_file().sync_all().map_err(|e| Error::new(&target, e))?;
+        let renamed = if self.overwrite {
+            temporary.persist(&target)
+        } else {
+            temporary.persist_noclobber(&target)
+        };
+        renamed.map_err(|e| match e.error.kind() {
+            io::ErrorKind::AlreadyExists => Fault::Exists.of(&target),
+            _ => Error::new(&target, e.error),
+        })?;
+        sync_folder(&target);
+        Ok(())
+    }
+}
+
+/// Refuses a target that exists (unless it may be overwritten) or that a rename would replace by
+/// something else, such as `/dev/null`.
+fn check_target(target: &Path, overwrite: bool) -> Result<(), Fault> {
+    match std::fs::symlink_metadata(target) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e.into()),
+        Ok(found) if found.is_dir() => Err(Fault::Directory),
+        Ok(_) if !overwrite => Err(Fault::Exists),
+        Ok(found) if !found.is_file() => Err(Fault::NotRegular),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Makes the new name durable. Some file systems cannot, and the file itself is safe: no error.
+fn sync_folder(target: &Path) {
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Ok(folder) = std::fs::File::open(folder.unwrap_or(Path::new("."))) {
+        let _ = folder.sync_all();
+    }
+}
+
+/// Whether two paths name the same existing file, through links too. A command asks this before
+/// it writes over one of its inputs.
+pub fn same_file(a: &Path, b: &Path) -> bool {
+    match (std::fs::metadata(a), std::fs::metadata(b)) {
+        (Ok(a), Ok(b)) => a.dev() == b.dev() && a.ino() == b.ino(),
+        _ => false,
+    }
+}
