@@ -60,9 +60,22 @@ pub struct Stored {
     nbytes: u64,
 }
 
+impl Stored {
+    /// How many there are; the header's check has shown that the product fits.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+
+    /// Bytes in the file.
+    pub fn nbytes(&self) -> u64 {
+        self.nbytes
+    }
+}
+
 /// All tensors of a checkpoint, by name.
 #[derive(Debug)]
 pub struct Weights {
+    dir: PathBuf,
     files: Vec<PathBuf>,
     tensors: BTreeMap<String, Stored>,
 }
@@ -75,7 +88,7 @@ impl Weights {
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let single = dir.join("model.safetensors");
         let index = dir.join("model.safetensors.index.json");
-        let mut weights = Self { files: Vec::new(), tensors: BTreeMap::new() };
+        let mut weights = Self { dir: dir.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
         if single.is_file() {
             weights.add_file(single)?;
         } else if index.is_file() {
@@ -93,8 +106,17 @@ impl Weights {
         self.tensors.iter().map(|(name, stored)| (name.as_str(), stored))
     }
 
-    pub fn get(&self, name: &str) -> Option<&Stored> {
-        self.tensors.get(name)
+    /// The tensor of this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn find(&self, name: &str) -> Result<&Stored, Error> {
+        self.tensors.get(name).ok_or_else(|| self.missing(name))
+    }
+
+    /// The error of a tensor that isn't there.
+    pub fn missing(&self, name: &str) -> Error {
+        Error::MissingTensor { dir: self.dir.clone(), tensor: name.to_owned() }
     }
 
     /// The file that holds a tensor.
