@@ -10,3 +10,8 @@
 )]
 
 include!("../../ggml/bindings.rs");
+
+unsafe extern "C" {
+    /// Bits of kernels.h: what the C++ files were compiled for.
+    pub(super) fn g3n_compiled_features() -> u32;
+}

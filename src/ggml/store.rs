@@ -1,0 +1,194 @@
+//! Tensors that outlive a graph: weights over a mapped file, and memory of our own.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::any::Any;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::sys;
+use super::types::Type;
+
+/// ggml reads rows with vector loads; a tensor's first byte lies on a multiple of this.
+pub const ALIGNMENT: usize = 32;
+const OWN_ALIGNMENT: usize = 64;
+
+/// A tensor with its data, shared by the graphs that use it.
+#[derive(Clone)]
+pub struct Stored {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    ctx: NonNull<sys::ggml_context>,
+    tensor: NonNull<sys::ggml_tensor>,
+    data: Data,
+}
+
+enum Data {
+    /// Bytes of somebody else's, kept alive by the owner.
+    Shared(#[expect(dead_code, reason = "held for its lifetime only")] Arc<dyn Any + Send + Sync>),
+    Own(Memory),
+}
+
+// SAFETY: the tensor header is written only while it is made. Its data is either immutable
+// (Shared) or written by graphs, which their owner runs one at a time (`Graph::run` takes
+// `&mut Threads`, and caches belong to one decoder), or through `bytes_mut` on `&mut self`.
+unsafe impl Send for Inner {}
+// SAFETY: as above.
+unsafe impl Sync for Inner {}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // SAFETY: the context was made in `header` and nothing else frees it.
+        unsafe { sys::ggml_free(self.ctx.as_ptr()) };
+    }
+}
+
+impl Stored {
+    /// A tensor over bytes that `owner` keeps, without a copy. `None` when the bytes do not lie
+    /// as ggml needs them (then `copied` is the way). `ne` is ggml's order, row length first.
+    pub fn over<O: Send + Sync + 'static>(
+        owner: &Arc<O>,
+        ty: Type,
+        ne: [usize; 4],
+        bytes: impl for<'a> FnOnce(&'a O) -> &'a [u8],
+    ) -> Option<Self> {
+        let bytes = bytes(owner);
+        assert_eq!(bytes.len(), nbytes(ty, ne), "bytes of a {} tensor {ne:?}", ty);
+        if !(bytes.as_ptr() as usize).is_multiple_of(ALIGNMENT) {
+            return None;
+        }
+        let data = bytes.as_ptr().cast_mut();
+        let owner: Arc<dyn Any + Send + Sync> = owner.clone();
+        Some(Self::with(ty, ne, data, Data::Shared(owner)))
+    }
+
+    /// A tensor with a copy of the bytes.
+    pub fn copied(ty: Type, ne: [usize; 4], bytes: &[u8]) -> Self {
+        let mut tensor = Self::zeroed(ty, ne);
+        tensor.bytes_mut().copy_from_slice(bytes);
+        tensor
+    }
+
+    /// A tensor of f32 values.
+    pub fn from_f32(ne: [usize; 4], values: &[f32]) -> Self {
+        let mut tensor = Self::zeroed(Type::F32, ne);
+        for (slot, value) in tensor.bytes_mut().chunks_exact_mut(4).zip(values) {
+            slot.copy_from_slice(&value.to_ne_bytes());
+        }
+        assert_eq!(values.len(), ne.iter().product::<usize>(), "values of a tensor {ne:?}");
+        tensor
+    }
+
+    /// A tensor of zeros; the pages come into being when they are first written.
+    pub fn zeroed(ty: Type, ne: [usize; 4]) -> Self {
+        let memory = Memory::zeroed(nbytes(ty, ne));
+        let data = memory.start.as_ptr();
+        Self::with(ty, ne, data, Data::Own(memory))
+    }
+
+    fn with(ty: Type, ne: [usize; 4], bytes: *mut u8, data: Data) -> Self {
+        let (ctx, mut tensor) = header(ty, ne);
+        // SAFETY: the header was just made and nobody else has it yet.
+        unsafe { tensor.as_mut() }.data = bytes.cast();
+        Self { inner: Arc::new(Inner { ctx, tensor, data }) }
+    }
+
+    pub fn ne(&self) -> [usize; 4] {
+        self.header().ne.map(|n| n as usize)
+    }
+
+    pub fn ty(&self) -> Type {
+        Type::from_raw(self.header().type_)
+    }
+
+    /// Bytes of the tensor's data.
+    pub fn len(&self) -> usize {
+        nbytes(self.ty(), self.ne())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: data points at `len` bytes that live as long as `inner`; they are written only
+        // by a running graph or through `bytes_mut`, neither of which can happen meanwhile: both
+        // need exclusive use of the decoder that owns the tensor.
+        unsafe { std::slice::from_raw_parts(self.header().data.cast(), self.len()) }
+    }
+
+    /// The bytes of a tensor that is nobody else's.
+    ///
+    /// Panics if the data belongs to a file, or if a graph still holds the tensor.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        assert!(Arc::get_mut(&mut self.inner).is_some(), "a graph holds this tensor");
+        self.overwrite()
+    }
+
+    /// The bytes of a tensor that graphs may hold but, since they run only through the exclusive
+    /// owner of both, cannot be reading now.
+    pub(super) fn overwrite(&mut self) -> &mut [u8] {
+        match &self.inner.data {
+            Data::Shared(_) => panic!("a file's bytes are not written"),
+            // SAFETY: the memory is ours, as long as `memory.len`, and `&mut self` of the only
+            // owner outside graphs; no graph is running (see the Send reasoning above).
+            Data::Own(memory) => unsafe {
+                std::slice::from_raw_parts_mut(memory.start.as_ptr(), memory.layout.size())
+            },
+        }
+    }
+
+    fn header(&self) -> &sys::ggml_tensor {
+        // SAFETY: the header lives in the context that `inner` owns.
+        unsafe { self.inner.tensor.as_ref() }
+    }
+
+    pub(super) fn raw(&self) -> *mut sys::ggml_tensor {
+        self.inner.tensor.as_ptr()
+    }
+}
+
+fn nbytes(ty: Type, ne: [usize; 4]) -> usize {
+    ty.row_bytes(ne[0]) * ne[1] * ne[2] * ne[3]
+}
+
+/// A tensor header in a context of its own, without data.
+fn header(ty: Type, ne: [usize; 4]) -> (NonNull<sys::ggml_context>, NonNull<sys::ggml_tensor>) {
+    super::init();
+    // SAFETY: a plain query.
+    let size = unsafe { sys::ggml_tensor_overhead() };
+    let params =
+        sys::ggml_init_params { mem_size: size, mem_buffer: std::ptr::null_mut(), no_alloc: true };
+    // SAFETY: ggml allocates the context itself; one header is what it has room for.
+    let ctx = NonNull::new(unsafe { sys::ggml_init(params) }).expect("memory for a tensor header");
+    let ne = ne.map(|n| n as i64);
+    // SAFETY: the context is fresh and has room for one header.
+    let tensor = unsafe {
+        sys::ggml_new_tensor_4d(ctx.as_ptr(), ty.raw(), ne[0], ne[1], ne[2], ne[3])
+    };
+    (ctx, NonNull::new(tensor).expect("a header"))
+}
+
+/// Zeroed memory on a multiple of 64 bytes.
+struct Memory {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+impl Memory {
+    fn zeroed(len: usize) -> Self {
+        let layout = Layout::from_size_align(len.max(1), OWN_ALIGNMENT).expect("a sane size");
+        // SAFETY: the size is not zero.
+        let start = unsafe { alloc_zeroed(layout) };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        Self { start, layout }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `zeroed` with this very layout.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+    }
+}
