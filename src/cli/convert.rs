@@ -99,7 +99,11 @@ fn write(
     let bar = Progress::bar(output, &what, Unit::Bytes, total);
     let mut advance = |done: u64, _total: u64| {
         bar.set(done);
-        if asked.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if asked.load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     };
     let target = &args.output;
     match execute::execute(plan, &checkpoint.weights, target, args.force, &mut advance) {

@@ -5,6 +5,7 @@
 
 mod chat;
 mod completions;
+mod convert;
 mod input;
 mod interrupt;
 mod machine;
@@ -37,6 +38,7 @@ Examples:
   gemma3n chat -m model.gguf                    talk with a model
   gemma3n chat -m model.gguf \"Why is the sky blue?\"
   git diff | gemma3n chat \"Write a commit message\"
+  gemma3n convert ./gemma-3n-E2B-it -o e2b.gguf make a model file of a checkpoint
   gemma3n COMMAND --help                        flags and examples of a command
 
 GEMMA3N_MODEL names the model where -m does not.";
@@ -55,6 +57,7 @@ struct Cli {
 enum Command {
     Chat(Box<chat::Args>),
     Completions(completions::Args),
+    Convert(convert::Args),
     Man(man::Args),
 }
 
@@ -63,6 +66,7 @@ impl Command {
         match self {
             Self::Chat(args) => chat::run(args, output),
             Self::Completions(args) => completions::run(args, output),
+            Self::Convert(args) => convert::run(args, output),
             Self::Man(args) => man::run(args, output),
         }
     }
