@@ -37,7 +37,7 @@ enum { G3N_F32 = 0, G3N_F16 = 1, G3N_BF16 = 30 };
 enum { G3N_MAX_STREAMS = 16 };
 
 // S, pred [E, T, A]; router_norm [E]; router [E, A]; coefs [A, A * A], row i * A + j for C[i][j].
-// pred may be S.
+// pred may be S: the faster way with many tokens.
 void g3n_altup_predict(const float *S, int64_t T, int64_t E, int A, int active,
                        const float *router_norm, const float *router, const float *coefs, float eps,
                        float *pred, int ith, int nth);

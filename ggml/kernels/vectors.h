@@ -228,6 +228,28 @@ template <class P> static inline Vec load_bf16(const uint16_t *p, P part) {
 
 #endif
 
+// Packs the lanes of v whose bit is set to the front of `values` and their numbers, counted from
+// `first`, to `numbers`; returns how many. May write WIDTH places of both.
+static inline int pack(uint32_t bits, Vec v, int32_t first, float *values, int32_t *numbers) {
+#if G3N_VECTORS == 512
+    // To a register and then to memory: some machines are slow in doing both at once.
+    __mmask16 m = static_cast<__mmask16>(bits);
+    __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i number = _mm512_add_epi32(lane, _mm512_set1_epi32(first));
+    _mm512_storeu_ps(values, _mm512_maskz_compress_ps(m, v));
+    _mm512_storeu_si512(numbers, _mm512_maskz_compress_epi32(m, number));
+#else
+    float all[WIDTH];
+    store(all, v, Full{});
+    for (uint32_t left = bits; left; left &= left - 1) {
+        int lane = __builtin_ctz(left);
+        *values++ = all[lane];
+        *numbers++ = first + lane;
+    }
+#endif
+    return __builtin_popcount(bits);
+}
+
 // body(e, Full) for whole vectors of [from, to), then body(e, Part) for what is left.
 template <class F> static inline void over(int64_t from, int64_t to, F body) {
     int64_t e = from;
@@ -325,8 +347,8 @@ static inline Share share(int64_t T, int64_t E, int ith, int nth) {
 }
 
 // Whole rows only, for kernels that reduce over a row and write it.
-static inline Share share_rows(int64_t rows, int ith, int nth) {
-    return {rows * ith / nth, rows * (ith + 1) / nth, 0, 0};
+static inline Share share_rows(int64_t rows, int64_t width, int ith, int nth) {
+    return {rows * ith / nth, rows * (ith + 1) / nth, 0, width};
 }
 
 } // namespace g3n
