@@ -48,7 +48,10 @@ static void mix(const float *S, const float *C, int64_t stream, int64_t e0, int6
         for (int j = 0; j < n; j++) s[j] = load(S + j * stream + e, p);
         for (int i = 0; i < n; i++) {
             Vec sum = splat(0);
-            for (int j = 0; j < n; j++) sum = fma(N ? c[i * n + j] : splat(C[i * n + j]), s[j], sum);
+            for (int j = 0; j < n; j++) {
+                Vec factor = N ? c[i * n + j] : splat(C[i * n + j]);
+                sum = fma(factor, s[j], sum);
+            }
             store(out + i * stream + e, add(s[i], sum), p);
         }
     });

@@ -109,10 +109,6 @@ static void gelu_times(float *values, const float *dots, int64_t n) {
     });
 }
 
-// The rest of a whole vector's bits is cut off: missing lanes of a load compare as 0.
-static uint32_t below(Full) { return WIDTH == 32 ? ~0u : (1u << (WIDTH & 31)) - 1u; }
-static uint32_t below(Part p) { return (1u << p.n) - 1u; }
-
 // The neurons of [from, to) whose gate survives, and by how much it passes the cutoff. Returns
 // their count; both lists need room for WIDTH more.
 static int64_t survivors(const float *gate, int64_t from, int64_t to, float cutoff,

@@ -228,6 +228,27 @@ template <class P> static inline Vec load_bf16(const uint16_t *p, P part) {
 
 #endif
 
+// The sums of four vectors' lanes.
+static inline void totals(const Vec a[4], float out[4]) {
+#if G3N_VECTORS == 512
+    // Each step adds what two neighbours hold of the same sum; every 128 bits then hold all four.
+    __m512 ab = add(_mm512_unpacklo_ps(a[0], a[1]), _mm512_unpackhi_ps(a[0], a[1]));
+    __m512 cd = add(_mm512_unpacklo_ps(a[2], a[3]), _mm512_unpackhi_ps(a[2], a[3]));
+    __m512d low = _mm512_castps_pd(ab), high = _mm512_castps_pd(cd);
+    __m512 all = add(_mm512_castpd_ps(_mm512_unpacklo_pd(low, high)),
+                     _mm512_castpd_ps(_mm512_unpackhi_pd(low, high)));
+    all = add(all, _mm512_shuffle_f32x4(all, all, 0x4e));
+    all = add(all, _mm512_shuffle_f32x4(all, all, 0xb1));
+    _mm_storeu_ps(out, _mm512_castps512_ps128(all));
+#else
+    for (int i = 0; i < 4; i++) out[i] = total(a[i]);
+#endif
+}
+
+// The bits of lanes that are there: missing ones load as 0 and compare as that.
+static inline uint32_t below(Full) { return (1u << WIDTH) - 1u; }
+static inline uint32_t below(Part p) { return (1u << p.n) - 1u; }
+
 // Packs the lanes of v whose bit is set to the front of `values` and their numbers, counted from
 // `first`, to `numbers`; returns how many. May write WIDTH places of both.
 static inline int pack(uint32_t bits, Vec v, int32_t first, float *values, int32_t *numbers) {
