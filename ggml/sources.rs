@@ -60,4 +60,5 @@ pub const KERNELS: &[&str] = &[
     "activation.cpp",
     "sparse.cpp",
     "rope.cpp",
+    "attention.cpp",
 ];

@@ -48,7 +48,10 @@ static void mix(const float *S, const float *C, int64_t stream, int64_t e0, int6
         for (int j = 0; j < n; j++) s[j] = load(S + j * stream + e, p);
         for (int i = 0; i < n; i++) {
             Vec sum = splat(0);
-            for (int j = 0; j < n; j++) sum = fma(N ? c[i * n + j] : splat(C[i * n + j]), s[j], sum);
+            for (int j = 0; j < n; j++) {
+                Vec factor = N ? c[i * n + j] : splat(C[i * n + j]);
+                sum = fma(factor, s[j], sum);
+            }
             store(out + i * stream + e, add(s[i], sum), p);
         }
     });
@@ -57,7 +60,8 @@ static void mix(const float *S, const float *C, int64_t stream, int64_t e0, int6
 extern "C" void g3n_altup_predict(const float *S, int64_t T, int64_t E, int A, int active,
                                   const float *router_norm, const float *router,
                                   const float *coefs, float eps, float *pred, int ith, int nth) {
-    const Share mine = share(T, E, ith, nth);
+    // In place, a thread must not write what another's router still reads.
+    const Share mine = pred == S ? share_rows(T, E, ith, nth) : share(T, E, ith, nth);
     for (int64_t t = mine.t0; t < mine.t1; t++) {
         float r[G3N_MAX_STREAMS], C[G3N_MAX_STREAMS * G3N_MAX_STREAMS];
         route(S + (active * T + t) * E, router_norm, router, eps, E, A, r);

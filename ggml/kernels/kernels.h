@@ -30,14 +30,14 @@ uint32_t g3n_compiled_features(void);
 // does its share; results do not depend on `nth`. Strides are in floats, of weights in bytes.
 // Outputs may not lie on inputs except where it is said.
 
-// Ids of the types whose weights are multiplied as floats (ggml's numbers).
-enum { G3N_F32 = 0, G3N_F16 = 1, G3N_BF16 = 30 };
+// Ids of the types that are read here (ggml's numbers).
+enum { G3N_F32 = 0, G3N_F16 = 1, G3N_Q8_0 = 8, G3N_BF16 = 30 };
 
 // AltUp has at most this many streams.
 enum { G3N_MAX_STREAMS = 16 };
 
 // S, pred [E, T, A]; router_norm [E]; router [E, A]; coefs [A, A * A], row i * A + j for C[i][j].
-// pred may be S.
+// pred may be S: the faster way with many tokens.
 void g3n_altup_predict(const float *S, int64_t T, int64_t E, int A, int active,
                        const float *router_norm, const float *router, const float *coefs, float eps,
                        float *pred, int ith, int nth);
@@ -101,6 +101,15 @@ void g3n_row_dots(int type, const void *w_row, int64_t k, const void *a, int64_t
 void g3n_qk_norm_rope(const float *x, const float *w, float eps, const float *cosines,
                       const float *sines, int64_t d, int64_t H, int64_t T, float *out, int ith,
                       int nth);
+
+// Attention over slots of a KV cache. q, out [d, H, T]; k, v: `slots` rows of K heads of d values,
+// kv_stride bytes apart, f32, f16 or Q8_0 (`type`); mask: f16 [slots, T], added to the scores, rows
+// mask_stride values apart; a slot at -inf is not read. H is a multiple of K. Scratch for each
+// thread: g3n_attention_scratch_bytes(d) bytes, 4-byte aligned.
+int64_t g3n_attention_scratch_bytes(int64_t d);
+void g3n_attention(const float *q, int type, const void *k, const void *v, int64_t kv_stride,
+                   const uint16_t *mask, int64_t mask_stride, int64_t slots, int64_t d, int64_t H,
+                   int64_t K, int64_t T, float *out, void *scratch, int ith, int nth);
 
 #ifdef __cplusplus
 }

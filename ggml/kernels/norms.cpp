@@ -12,7 +12,7 @@ using namespace g3n;
 
 extern "C" void g3n_rms_norm(const float *x, int64_t x_stride, const float *w, float eps, int64_t E,
                              int64_t rows, float *out, int64_t out_stride, int ith, int nth) {
-    const Share mine = share_rows(rows, ith, nth);
+    const Share mine = share_rows(rows, E, ith, nth);
     for (int64_t r = mine.t0; r < mine.t1; r++) {
         const float *from = x + r * x_stride;
         float *to = out + r * out_stride;
@@ -28,7 +28,7 @@ extern "C" void g3n_residual(const float *x, const float *attn, const float *att
                              const float *h, const float *laurel, const float *laurel_norm,
                              const float *ffn_norm, float eps, int64_t T, int64_t E, float *y,
                              float *n, int ith, int nth) {
-    const Share mine = share_rows(T, ith, nth);
+    const Share mine = share_rows(T, E, ith, nth);
     for (int64_t t = mine.t0; t < mine.t1; t++) {
         const int64_t at = t * E;
         Vec fa = splat(rms_factor(attn + at, E, eps)), fl = splat(rms_factor(laurel + at, E, eps));
@@ -50,7 +50,7 @@ extern "C" void g3n_residual(const float *x, const float *attn, const float *att
 
 extern "C" void g3n_ffn_residual(const float *y, const float *ffn, const float *norm, float eps,
                                  int64_t T, int64_t E, float *act, int ith, int nth) {
-    const Share mine = share_rows(T, ith, nth);
+    const Share mine = share_rows(T, E, ith, nth);
     for (int64_t t = mine.t0; t < mine.t1; t++) {
         const int64_t at = t * E;
         Vec factor = splat(rms_factor(ffn + at, E, eps));

@@ -13,7 +13,7 @@ using namespace g3n;
 extern "C" void g3n_qk_norm_rope(const float *x, const float *w, float eps, const float *cosines,
                                  const float *sines, int64_t d, int64_t H, int64_t T, float *out,
                                  int ith, int nth) {
-    const Share mine = share_rows(H * T, ith, nth);
+    const Share mine = share_rows(H * T, d, ith, nth);
     const int64_t half = d / 2;
     for (int64_t row = mine.t0; row < mine.t1; row++) {
         const float *from = x + row * d;

@@ -12,7 +12,7 @@ using namespace g3n;
 
 extern "C" void g3n_topk_cutoff(const float *gate, int64_t F, int64_t T, float z, float *cutoff,
                                 int ith, int nth) {
-    const Share mine = share_rows(T, ith, nth);
+    const Share mine = share_rows(T, F, ith, nth);
     for (int64_t t = mine.t0; t < mine.t1; t++) {
         const float *g = gate + t * F;
         float n = static_cast<float>(F);
@@ -45,10 +45,10 @@ extern "C" void g3n_topk_gelu_mul(const float *gate, const float *up, const floa
 // once for all tokens where it survives.
 constexpr int64_t GATHER_TOKENS = 8;
 // Neurons and tokens of one block of lists.
-constexpr int64_t BLOCK_NEURONS = 32, BLOCK_TOKENS = 256;
+constexpr int64_t BLOCK_NEURONS = 128, BLOCK_TOKENS = 256, AHEAD = 4;
 
 extern "C" int64_t g3n_sparse_scratch_bytes(int64_t F, int64_t T) {
-    int64_t gather = 3 * F * 4;
+    int64_t gather = 3 * (F + WIDTH) * 4;
     int64_t lists = (2 * BLOCK_NEURONS + 1) * least(T, BLOCK_TOKENS) * 4;
     return T <= GATHER_TOKENS ? gather : lists;
 }
@@ -109,34 +109,32 @@ static void gelu_times(float *values, const float *dots, int64_t n) {
     });
 }
 
-// The rest of a whole vector's bits is cut off: missing lanes of a load compare as 0.
-static uint32_t below(Full) { return WIDTH == 32 ? ~0u : (1u << (WIDTH & 31)) - 1u; }
-static uint32_t below(Part p) { return (1u << p.n) - 1u; }
-
-// keep(i) for every i of [from, to) whose gate survives.
-template <class F>
-static void survivors(const float *gate, int64_t from, int64_t to, float cutoff, F keep) {
+// The neurons of [from, to) whose gate survives, and by how much it passes the cutoff. Returns
+// their count; both lists need room for WIDTH more.
+static int64_t survivors(const float *gate, int64_t from, int64_t to, float cutoff,
+                         int32_t *neurons, float *shifted) {
     Vec c = splat(cutoff);
+    int64_t n = 0;
     over(from, to, [&](int64_t e, auto p) {
-        uint32_t bits = not_at_most(load(gate + e, p), c) & below(p);
-        for (; bits; bits &= bits - 1) keep(e + __builtin_ctz(bits));
+        Vec g = load(gate + e, p);
+        uint32_t bits = not_at_most(g, c) & below(p);
+        n += pack(bits, sub(g, c), static_cast<int32_t>(e), shifted + n, neurons + n);
     });
+    return n;
 }
 
 // One token: each thread takes an equal number of survivors, and zeroes the stretch they span.
 static void gather_token(const Up &up, const float *gate, float cutoff, int64_t F, int64_t t,
                          float *out, void *scratch, int ith, int nth) {
     int32_t *rows = static_cast<int32_t *>(scratch);
-    float *values = reinterpret_cast<float *>(rows + F), *dots = values + F;
-    int64_t n = 0;
-    survivors(gate, 0, F, cutoff, [&](int64_t f) { rows[n++] = static_cast<int32_t>(f); });
+    float *values = reinterpret_cast<float *>(rows + F + WIDTH), *dots = values + F + WIDTH;
+    const int64_t n = survivors(gate, 0, F, cutoff, rows, values);
     const int64_t lo = n * ith / nth, hi = n * (ith + 1) / nth;
     const int64_t from = ith == 0 ? 0 : lo < n ? rows[lo] : F, to = hi < n ? rows[hi] : F;
     if (from < to) memset(out + from, 0, static_cast<size_t>(to - from) * sizeof(float));
     gather_dots(up, rows + lo, hi - lo, t, dots);
-    for (int64_t i = lo; i < hi; i++) values[i - lo] = gate[rows[i]] - cutoff;
-    gelu_times(values, dots, hi - lo);
-    for (int64_t i = lo; i < hi; i++) out[rows[i]] = values[i - lo];
+    gelu_times(values + lo, dots, hi - lo);
+    for (int64_t i = lo; i < hi; i++) out[rows[i]] = values[i];
 }
 
 // Neurons [f0, f1), tokens [t0, t1): the gates are read along their rows, a block of neurons
@@ -147,18 +145,27 @@ static void block(const Up &up, const float *gate, const float *cutoff, int64_t 
     int32_t *tokens = static_cast<int32_t *>(scratch);
     float *values = reinterpret_cast<float *>(tokens + BLOCK_NEURONS * most);
     float *dots = values + BLOCK_NEURONS * most;
-    int64_t count[BLOCK_NEURONS] = {0};
+    int32_t end[BLOCK_NEURONS], neurons[BLOCK_NEURONS + WIDTH];
+    float shifted[BLOCK_NEURONS + WIDTH];
+    for (int64_t f = 0; f < f1 - f0; f++) end[f] = static_cast<int32_t>(f * most);
     for (int64_t t = t0; t < t1; t++) {
-        const float *g = gate + t * F;
-        survivors(g, f0, f1, cutoff[t], [&](int64_t f) {
-            int64_t at = (f - f0) * most + count[f - f0]++;
+        // A row apart is a page apart, which no machine foresees.
+        if (t + AHEAD < t1) {
+            for (int64_t f = f0; f < f1; f += 16) {
+                __builtin_prefetch(gate + (t + AHEAD) * F + f);
+                __builtin_prefetch(out + (t + AHEAD) * F + f, 1);
+            }
+        }
+        const int64_t n = survivors(gate + t * F, f0, f1, cutoff[t], neurons, shifted);
+        for (int64_t i = 0; i < n; i++) {
+            int32_t at = end[neurons[i] - f0]++;
             tokens[at] = static_cast<int32_t>(t);
-            values[at] = g[f] - cutoff[t];
-        });
+            values[at] = shifted[i];
+        }
         memset(out + t * F + f0, 0, static_cast<size_t>(f1 - f0) * sizeof(float));
     }
     for (int64_t f = f0; f < f1; f++) {
-        const int64_t n = count[f - f0], at = (f - f0) * most;
+        const int64_t at = (f - f0) * most, n = end[f - f0] - at;
         if (n == 0) continue;
         row_dots(up, f, tokens + at, n, dots);
         gelu_times(values + at, dots, n);

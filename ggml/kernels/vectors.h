@@ -228,6 +228,49 @@ template <class P> static inline Vec load_bf16(const uint16_t *p, P part) {
 
 #endif
 
+// The sums of four vectors' lanes.
+static inline void totals(const Vec a[4], float out[4]) {
+#if G3N_VECTORS == 512
+    // Each step adds what two neighbours hold of the same sum; every 128 bits then hold all four.
+    __m512 ab = add(_mm512_unpacklo_ps(a[0], a[1]), _mm512_unpackhi_ps(a[0], a[1]));
+    __m512 cd = add(_mm512_unpacklo_ps(a[2], a[3]), _mm512_unpackhi_ps(a[2], a[3]));
+    __m512d low = _mm512_castps_pd(ab), high = _mm512_castps_pd(cd);
+    __m512 all = add(_mm512_castpd_ps(_mm512_unpacklo_pd(low, high)),
+                     _mm512_castpd_ps(_mm512_unpackhi_pd(low, high)));
+    all = add(all, _mm512_shuffle_f32x4(all, all, 0x4e));
+    all = add(all, _mm512_shuffle_f32x4(all, all, 0xb1));
+    _mm_storeu_ps(out, _mm512_castps512_ps128(all));
+#else
+    for (int i = 0; i < 4; i++) out[i] = total(a[i]);
+#endif
+}
+
+// The bits of lanes that are there: missing ones load as 0 and compare as that.
+static inline uint32_t below(Full) { return (1u << WIDTH) - 1u; }
+static inline uint32_t below(Part p) { return (1u << p.n) - 1u; }
+
+// Packs the lanes of v whose bit is set to the front of `values` and their numbers, counted from
+// `first`, to `numbers`; returns how many. May write WIDTH places of both.
+static inline int pack(uint32_t bits, Vec v, int32_t first, float *values, int32_t *numbers) {
+#if G3N_VECTORS == 512
+    // To a register and then to memory: some machines are slow in doing both at once.
+    __mmask16 m = static_cast<__mmask16>(bits);
+    __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i number = _mm512_add_epi32(lane, _mm512_set1_epi32(first));
+    _mm512_storeu_ps(values, _mm512_maskz_compress_ps(m, v));
+    _mm512_storeu_si512(numbers, _mm512_maskz_compress_epi32(m, number));
+#else
+    float all[WIDTH];
+    store(all, v, Full{});
+    for (uint32_t left = bits; left; left &= left - 1) {
+        int lane = __builtin_ctz(left);
+        *values++ = all[lane];
+        *numbers++ = first + lane;
+    }
+#endif
+    return __builtin_popcount(bits);
+}
+
 // body(e, Full) for whole vectors of [from, to), then body(e, Part) for what is left.
 template <class F> static inline void over(int64_t from, int64_t to, F body) {
     int64_t e = from;
@@ -325,8 +368,8 @@ static inline Share share(int64_t T, int64_t E, int ith, int nth) {
 }
 
 // Whole rows only, for kernels that reduce over a row and write it.
-static inline Share share_rows(int64_t rows, int ith, int nth) {
-    return {rows * ith / nth, rows * (ith + 1) / nth, 0, 0};
+static inline Share share_rows(int64_t rows, int64_t width, int ith, int nth) {
+    return {rows * ith / nth, rows * (ith + 1) / nth, 0, width};
 }
 
 } // namespace g3n

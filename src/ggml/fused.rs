@@ -158,6 +158,25 @@ unsafe extern "C" {
         ith: c_int,
         nth: c_int,
     );
+    pub(super) fn g3n_attention_scratch_bytes(head_dim: i64) -> i64;
+    pub(super) fn g3n_attention(
+        q: *const f32,
+        ty: c_int,
+        k: *const c_void,
+        v: *const c_void,
+        kv_stride: i64,
+        mask: *const u16,
+        mask_stride: i64,
+        n_slots: i64,
+        head_dim: i64,
+        n_heads: i64,
+        n_kv_heads: i64,
+        n_tokens: i64,
+        out: *mut f32,
+        scratch: *mut c_void,
+        ith: c_int,
+        nth: c_int,
+    );
 }
 
 #[cfg(test)]
