@@ -13,6 +13,7 @@ mod graph;
 mod kernels;
 mod machine;
 mod nodes;
+mod products;
 mod store;
 mod sys;
 mod threads;
