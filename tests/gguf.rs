@@ -76,7 +76,7 @@ fn open_bytes(bytes: &[u8]) -> Result<Gguf, Error> {
 
 /// The message for a file with these bytes; it must not open.
 fn message(bytes: &[u8]) -> String {
-    open_bytes(bytes).err().expect("must be refused").to_string()
+    open_bytes(bytes).expect_err("must be refused").to_string()
 }
 
 fn write(path: &Path, layout: &Layout, data: &[Vec<u8>]) {
