@@ -204,7 +204,9 @@ fn vocabulary(gguf: &Gguf, odd: &mut Vec<String>) {
     let Some(tokens) = len("tokenizer.ggml.tokens") else { return };
     for key in ["tokenizer.ggml.scores", "tokenizer.ggml.token_type"] {
         match len(key) {
-            Some(n) if n != tokens => odd.push(format!("{key} has {n} entries for {tokens} tokens")),
+            Some(n) if n != tokens => {
+                odd.push(format!("{key} has {n} entries for {tokens} tokens"))
+            }
             _ => {}
         }
     }

@@ -35,7 +35,8 @@ fn array_text(array: &Array<'_>) -> String {
         other => text(&other),
     };
     let shown: Vec<String> = array.iter().take(SHOWN).map(element).collect();
-    let cut = if array.len() > SHOWN { format!(", … {} in all", array.len()) } else { String::new() };
+    let cut =
+        if array.len() > SHOWN { format!(", … {} in all", array.len()) } else { String::new() };
     format!("[{}{cut}]", shown.join(", "))
 }
 
