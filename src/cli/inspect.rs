@@ -14,6 +14,8 @@ mod model;
 mod oddities;
 mod screen;
 mod slices;
+#[cfg(test)]
+mod tests;
 mod values;
 
 use std::path::PathBuf;

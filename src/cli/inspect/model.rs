@@ -112,7 +112,7 @@ impl Model {
         let layers = keys.u64("block_count")?;
         let heads = keys.largest("attention.head_count");
         let width = keys.u64("embedding_length");
-        let even_split = || Some(width?.checked_div(heads?)?);
+        let even_split = || width?.checked_div(heads?);
         let pattern = keys.bools("attention.sliding_window_pattern");
         let sparsity = keys.floats("activation_sparsity_scale");
         let vocabulary = gguf.tensor("token_embd.weight").map(|tensor| tensor.ne[1]);
