@@ -15,6 +15,7 @@ use super::progress::{Progress, Unit};
 use crate::checkpoint::{Checkpoint, Float};
 use crate::files::plan::{Plan, PlannedTensor};
 use crate::files::{Error, convert, execute};
+use crate::gguf::Fault;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -88,9 +89,6 @@ fn write(
     output: &Output,
 ) -> anyhow::Result<Status> {
     let total = plan.layout()?.encode().map_or(0, |encoded| encoded.len);
-    if args.output.exists() && !args.force {
-        anyhow::bail!("{}: is there already", args.output.display())
-    }
     // From here on a temporary file stands beside the target, which Ctrl-C must not leave behind.
     let interrupt = Interrupt::install()?;
     interrupt.catch();
@@ -99,7 +97,11 @@ fn write(
     let bar = Progress::bar(output, &what, Unit::Bytes, total);
     let mut advance = |done: u64, _total: u64| {
         bar.set(done);
-        if asked.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if asked.load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     };
     let target = &args.output;
     match execute::execute(plan, &checkpoint.weights, target, args.force, &mut advance) {
@@ -110,6 +112,9 @@ fn write(
         Err(Error::Interrupted) => Ok(Status::Interrupted),
         Err(error @ Error::BeyondF16 { .. }) => {
             Err(error).hint(|| "--type bf16 holds it".to_owned())
+        }
+        Err(Error::Gguf(error)) if matches!(error.fault, Fault::Exists) => {
+            Err(error).hint(|| "--force overwrites".to_owned())
         }
         Err(error) => Err(error.into()),
     }

@@ -5,6 +5,7 @@
 
 mod chat;
 mod completions;
+mod convert;
 mod input;
 mod interrupt;
 mod machine;
@@ -55,6 +56,7 @@ struct Cli {
 enum Command {
     Chat(Box<chat::Args>),
     Completions(completions::Args),
+    Convert(convert::Args),
     Man(man::Args),
 }
 
@@ -63,6 +65,7 @@ impl Command {
         match self {
             Self::Chat(args) => chat::run(args, output),
             Self::Completions(args) => completions::run(args, output),
+            Self::Convert(args) => convert::run(args, output),
             Self::Man(args) => man::run(args, output),
         }
     }
