@@ -3,11 +3,12 @@
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::ops::{Add, Div, Mul, Sub};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::graph::{Graph, Input, Output};
-use super::kernels::Kernel;
+use super::kernels::{Kernel, Run};
 use super::store::Stored;
 use super::sys;
 use super::threads::{Scratch, Threads};
@@ -18,7 +19,6 @@ pub struct Builder {
     pub(super) ctx: NonNull<sys::ggml_context>,
     pub(super) graph: NonNull<sys::ggml_cgraph>,
     pub(super) state: RefCell<State>,
-    pub(super) threads: usize,
     pub(super) scratch: Arc<Scratch>,
 }
 
@@ -26,7 +26,8 @@ pub struct Builder {
 pub(super) struct State {
     pub(super) inputs: Vec<NonNull<sys::ggml_tensor>>,
     pub(super) outputs: Vec<NonNull<sys::ggml_tensor>>,
-    pub(super) kernels: Vec<Box<Box<dyn Kernel>>>,
+    #[expect(clippy::vec_box, reason = "ggml holds pointers to the kernels: they stay put")]
+    pub(super) kernels: Vec<Box<Kernel>>,
     pub(super) stored: Vec<Stored>,
     /// Scratch bytes a thread needs.
     pub(super) scratch: usize,
@@ -59,13 +60,7 @@ impl Builder {
             let ctx = NonNull::new(sys::ggml_init(params)).expect("memory for a graph");
             let graph = NonNull::new(sys::ggml_new_graph_custom(ctx.as_ptr(), nodes, false))
                 .expect("room for the graph");
-            Self {
-                ctx,
-                graph,
-                state: RefCell::default(),
-                threads: threads.count(),
-                scratch: threads.scratch(),
-            }
+            Self { ctx, graph, state: RefCell::default(), scratch: threads.scratch() }
         }
     }
 
@@ -78,8 +73,7 @@ impl Builder {
         let n = ne.map(|n| n as i64);
         // SAFETY: the context is ours and has room.
         let tensor = self.wrap(unsafe {
-            let t =
-                sys::ggml_new_tensor_4d(self.ctx.as_ptr(), ty.raw(), n[0], n[1], n[2], n[3]);
+            let t = sys::ggml_new_tensor_4d(self.ctx.as_ptr(), ty.raw(), n[0], n[1], n[2], n[3]);
             sys::ggml_set_input(t);
             t
         });
@@ -116,17 +110,19 @@ impl Builder {
         Graph::new(self)
     }
 
+    /// A node that a function of ours computes, on all threads at once; `scratch` bytes a thread.
     pub(super) fn custom<'b>(
         &'b self,
         ty: Type,
         ne: [usize; 4],
         args: &[Tensor<'b>],
-        kernel: Box<dyn Kernel>,
+        scratch: usize,
+        run: impl Fn(Run<'_>) + Send + Sync + 'static,
     ) -> Tensor<'b> {
         assert!(args.len() < 10, "ggml nodes have at most ten sources");
-        let scratch = kernel.scratch_bytes().next_multiple_of(64);
-        let boxed = Box::new(kernel);
-        let data: *const Box<dyn Kernel> = &raw const *boxed;
+        let scratch = scratch.next_multiple_of(64);
+        let kernel = Box::new(Kernel::new(self.scratch.clone(), scratch, run));
+        let data: *const Kernel = &raw const *kernel;
         let mut sources: Vec<_> = args.iter().map(|t| t.ptr.as_ptr()).collect();
         let n = ne.map(|n| n as i64);
         // SAFETY: the sources are nodes of this context; `data` points into a box that the graph
@@ -147,7 +143,7 @@ impl Builder {
             )
         };
         let mut state = self.state.borrow_mut();
-        state.kernels.push(boxed);
+        state.kernels.push(kernel);
         state.scratch = state.scratch.max(scratch);
         drop(state);
         self.wrap(node)
@@ -220,22 +216,6 @@ impl<'b> Tensor<'b> {
         assert!(self.repeats(other), "{:?} does not repeat to {:?}", other.ne(), self.ne());
         // SAFETY: the shapes repeat, the types fit.
         self.b.wrap(unsafe { op(self.ctx(), self.raw(), other.raw()) })
-    }
-
-    pub fn add(self, other: Self) -> Self {
-        self.binary(other, sys::ggml_add)
-    }
-
-    pub fn sub(self, other: Self) -> Self {
-        self.binary(other, sys::ggml_sub)
-    }
-
-    pub fn mul(self, other: Self) -> Self {
-        self.binary(other, sys::ggml_mul)
-    }
-
-    pub fn div(self, other: Self) -> Self {
-        self.binary(other, sys::ggml_div)
     }
 
     pub fn sqr(self) -> Self {
@@ -315,9 +295,8 @@ impl<'b> Tensor<'b> {
         assert!(rows.ne()[2..] == self.ne()[2..], "outer dimensions of set_rows");
         assert!(rows.ty() == Type::F32 && rows.header().nb[0] == 4);
         // SAFETY: the shapes fit; indices are checked by whoever writes them.
-        self.b.wrap(unsafe {
-            sys::ggml_set_rows(self.ctx(), self.raw(), rows.raw(), indices.raw())
-        })
+        self.b
+            .wrap(unsafe { sys::ggml_set_rows(self.ctx(), self.raw(), rows.raw(), indices.raw()) })
     }
 
     /// Joins along dimension `dim`.
@@ -326,9 +305,7 @@ impl<'b> Tensor<'b> {
         assert!((0..4).all(|i| i == dim || a[i] == b[i]), "concat of {a:?} and {b:?}");
         assert_eq!(self.ty(), other.ty());
         // SAFETY: the shapes fit.
-        self.b.wrap(unsafe {
-            sys::ggml_concat(self.ctx(), self.raw(), other.raw(), dim as i32)
-        })
+        self.b.wrap(unsafe { sys::ggml_concat(self.ctx(), self.raw(), other.raw(), dim as i32) })
     }
 
     /// The same values in another shape; the tensor is contiguous.
@@ -337,9 +314,7 @@ impl<'b> Tensor<'b> {
         assert_eq!(self.elements(), ne.iter().product::<usize>(), "reshape to {ne:?}");
         let n = ne.map(|n| n as i64);
         // SAFETY: contiguous, the same number of elements.
-        self.b.wrap(unsafe {
-            sys::ggml_reshape_4d(self.ctx(), self.raw(), n[0], n[1], n[2], n[3])
-        })
+        self.b.wrap(unsafe { sys::ggml_reshape_4d(self.ctx(), self.raw(), n[0], n[1], n[2], n[3]) })
     }
 
     /// Elements `start..start + len` of dimension `dim`, without a copy. In dimension 0 both are
@@ -409,9 +384,8 @@ impl<'b> Tensor<'b> {
         assert!(self.is_contiguous() && mask.is_contiguous());
         assert!(x[2].is_multiple_of(m[2]) && x[3].is_multiple_of(m[3]));
         // SAFETY: the shapes fit, both are contiguous.
-        self.b.wrap(unsafe {
-            sys::ggml_soft_max_ext(self.ctx(), self.raw(), mask.raw(), scale, 0.0)
-        })
+        self.b
+            .wrap(unsafe { sys::ggml_soft_max_ext(self.ctx(), self.raw(), mask.raw(), scale, 0.0) })
     }
 
     /// Attention without materialised scores. `self` is q `[d, queries, heads]`, `k` and `v`
@@ -438,5 +412,41 @@ impl<'b> Tensor<'b> {
             sys::ggml_flash_attn_ext_set_prec(node, sys::GGML_PREC_F32);
             node
         })
+    }
+}
+
+impl Add for Tensor<'_> {
+    type Output = Self;
+
+    /// Elementwise; the right side is repeated to the left side's shape.
+    fn add(self, other: Self) -> Self {
+        self.binary(other, sys::ggml_add)
+    }
+}
+
+impl Sub for Tensor<'_> {
+    type Output = Self;
+
+    /// Elementwise; the right side is repeated to the left side's shape.
+    fn sub(self, other: Self) -> Self {
+        self.binary(other, sys::ggml_sub)
+    }
+}
+
+impl Mul for Tensor<'_> {
+    type Output = Self;
+
+    /// Elementwise; the right side is repeated to the left side's shape.
+    fn mul(self, other: Self) -> Self {
+        self.binary(other, sys::ggml_mul)
+    }
+}
+
+impl Div for Tensor<'_> {
+    type Output = Self;
+
+    /// Elementwise; the right side is repeated to the left side's shape.
+    fn div(self, other: Self) -> Self {
+        self.binary(other, sys::ggml_div)
     }
 }

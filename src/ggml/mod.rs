@@ -9,9 +9,12 @@
 //! The C side is compiled by build.rs from a pinned Cargo package: ggml/README.md.
 
 mod builder;
+mod fused;
 mod graph;
 mod kernels;
 mod machine;
+mod nodes;
+mod products_temp;
 mod store;
 mod sys;
 mod threads;

@@ -114,21 +114,19 @@ impl Stored {
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: data points at `len` bytes that live as long as `inner`; they are written only
         // by a running graph or through `bytes_mut`, neither of which can happen meanwhile: both
-        // need exclusive use of the decoder that owns the tensor.
+        // need exclusive use of the decoder that owns the tensor and its graphs.
         unsafe { std::slice::from_raw_parts(self.header().data.cast(), self.len()) }
     }
 
-    /// The bytes of a tensor that is nobody else's.
-    ///
-    /// Panics if the data belongs to a file, or if a graph still holds the tensor.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        assert!(Arc::get_mut(&mut self.inner).is_some(), "a graph holds this tensor");
-        self.overwrite()
+    /// Overwrites one row (of the first two dimensions) of a tensor of our own.
+    pub fn write_row(&mut self, row: usize, bytes: &[u8]) {
+        let start = row * bytes.len();
+        self.bytes_mut()[start..start + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// The bytes of a tensor that graphs may hold but, since they run only through the exclusive
-    /// owner of both, cannot be reading now.
-    pub(super) fn overwrite(&mut self) -> &mut [u8] {
+    /// The bytes of a tensor of our own. Graphs may hold it too, but run only through the
+    /// exclusive owner of both, so none is reading now.
+    fn bytes_mut(&mut self) -> &mut [u8] {
         match &self.inner.data {
             Data::Shared(_) => panic!("a file's bytes are not written"),
             // SAFETY: the memory is ours, as long as `memory.len`, and `&mut self` of the only
@@ -164,9 +162,8 @@ fn header(ty: Type, ne: [usize; 4]) -> (NonNull<sys::ggml_context>, NonNull<sys:
     let ctx = NonNull::new(unsafe { sys::ggml_init(params) }).expect("memory for a tensor header");
     let ne = ne.map(|n| n as i64);
     // SAFETY: the context is fresh and has room for one header.
-    let tensor = unsafe {
-        sys::ggml_new_tensor_4d(ctx.as_ptr(), ty.raw(), ne[0], ne[1], ne[2], ne[3])
-    };
+    let tensor =
+        unsafe { sys::ggml_new_tensor_4d(ctx.as_ptr(), ty.raw(), ne[0], ne[1], ne[2], ne[3]) };
     (ctx, NonNull::new(tensor).expect("a header"))
 }
 

@@ -49,8 +49,14 @@ impl Threads {
             assert!(!backend.is_null(), "memory for the CPU backend");
             sys::ggml_backend_cpu_set_n_threads(backend, count as i32);
             sys::ggml_backend_cpu_set_threadpool(backend, pool.as_ptr());
-            let mut threads =
-                Self { backend, pool, count, interrupt, scratch: Arc::default(), memory: Vec::new() };
+            let mut threads = Self {
+                backend,
+                pool,
+                count,
+                interrupt,
+                scratch: Arc::default(),
+                memory: Vec::new(),
+            };
             threads.set_interrupt(threads.interrupt.clone());
             threads
         }

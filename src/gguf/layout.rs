@@ -96,6 +96,12 @@ impl From<Vec<Vec<u8>>> for OwnedValue {
     }
 }
 
+impl From<OwnedArray> for OwnedValue {
+    fn from(array: OwnedArray) -> Self {
+        Self::Array(array)
+    }
+}
+
 impl From<Value<'_>> for OwnedValue {
     fn from(value: Value<'_>) -> Self {
         match value {

@@ -1,0 +1,73 @@
+//! What can be wrong with a model, or go wrong while it runs.
+
+use std::path::PathBuf;
+
+use crate::ggml::RunError;
+use crate::gguf;
+
+/// Why a model cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Gguf(#[from] gguf::Error),
+    #[error("{}: {fault}", .file.display())]
+    Model { file: PathBuf, fault: Fault },
+}
+
+/// What is wrong with a model's file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    #[error("not a Gemma 3n text model: general.architecture is {found}{}", hint(.found))]
+    Architecture { found: String },
+    #[error("metadata key {0} is missing")]
+    MissingKey(String),
+    #[error("metadata key {key}: {problem}")]
+    Key { key: String, problem: String },
+    #[error("tensor {0} is missing")]
+    MissingTensor(String),
+    #[error("tensor {name}: expected {}, found {}", shape(.expected), shape(.found))]
+    Shape { name: String, expected: Vec<u64>, found: Vec<u64> },
+    #[error("tensor {name}: type {found} cannot be used as {role}")]
+    Type { name: String, found: String, role: &'static str },
+    #[error("tensor {name}: holds a value that is not finite")]
+    NotFinite { name: String },
+}
+
+fn hint(found: &str) -> &'static str {
+    match found {
+        "clip" => " (a file of towers, to be used beside a text model)",
+        _ => "",
+    }
+}
+
+fn shape(ne: &[u64]) -> String {
+    ne.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ")
+}
+
+/// Why a step of the model gave no result. The cache is as it was before the step.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StepError {
+    #[error("interrupted")]
+    Interrupted,
+    #[error("{needed} positions are needed, but the context holds {capacity}")]
+    ContextFull { needed: usize, capacity: usize },
+    #[error("the model's output at position {position} is not finite: the weights are broken")]
+    NotFinite { position: usize },
+    #[error("token id {id} is beyond the vocabulary of {vocabulary}")]
+    Token { id: u32, vocabulary: usize },
+    #[error("not enough memory for the graph's work buffers")]
+    OutOfMemory,
+    #[error("{0}")]
+    Options(String),
+}
+
+impl From<RunError> for StepError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Interrupted => Self::Interrupted,
+            RunError::OutOfMemory => Self::OutOfMemory,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The feed-forward network: `W_down · (gelu_t(gate) ⊙ up)`, in sparse layers with Gaussian top-k.
+//!
+//! ```text
+//! g = W_gate·n    u = W_up·n                                  [F, T]
+//! sparse: g ← max(g − (mean(g) + z·σ(g)), 0), σ biased, over the F values of a token
+//! ```
+//! Reference: `Gemma3nTextMLP`, `_gaussian_topk`; reference.md §3.5.
+
+use super::activation::gelu_mul;
+use super::scope::{Activations, Scope};
+use super::weights::LayerWeights;
+use crate::ggml::Tensor;
+
+/// `n` `[E, T]` → `[E, T]`.
+pub fn ffn<'b>(s: &Scope<'b>, w: &LayerWeights, il: usize, n: &Activations<'b>) -> Tensor<'b> {
+    let gate = s.linear(&w.ffn_gate, n);
+    s.tap("gate_raw", gate);
+    let gated_up = match s.config.sparsity[il] {
+        Some(z) if s.fused() => sparse(s, w, gate, n, z),
+        sparsity => {
+            let gate = match sparsity {
+                Some(z) => gaussian_topk(s, gate, z),
+                None => gate,
+            };
+            let up = s.linear(&w.ffn_up, n);
+            s.tap("up", up);
+            gelu_mul(s, gate, up)
+        }
+    };
+    s.tap("gated_up", gated_up);
+    let out = s.linear(&w.ffn_down, &Activations::new(gated_up));
+    s.tap("ffn_out", out);
+    out
+}
+
+/// The gate's values above the cut-off, shifted by it; the others zero.
+fn gaussian_topk<'b>(s: &Scope<'b>, gate: Tensor<'b>, z: f32) -> Tensor<'b> {
+    let mean = gate.mean();
+    let deviation = (gate - mean).sqr().mean().sqrt();
+    let sparse = (gate - (mean + deviation.scale(z))).relu();
+    s.tap("gate_sparse", sparse);
+    sparse
+}
+
+/// Rows of `up` only for the neurons that survive (design §5.2).
+fn sparse<'b>(
+    s: &Scope<'b>,
+    w: &LayerWeights,
+    gate: Tensor<'b>,
+    n: &Activations<'b>,
+    z: f32,
+) -> Tensor<'b> {
+    let cutoff = gate.topk_cutoff(z);
+    let up = s.weight(&w.ffn_up);
+    if up.has_product_kernel() {
+        return up.sparse_gated_up(gate, cutoff, n.q8());
+    }
+    gate.topk_gelu_mul(s.linear(&w.ffn_up, n), cutoff)
+}

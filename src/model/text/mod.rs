@@ -1,0 +1,100 @@
+//! The language model: one file a mechanism, [`layer`] reads them in order.
+//!
+//! - [`config`](super::config), [`weights`]: what a file must have.
+//! - [`altup`], [`laurel`], [`attention`], [`ffn`], [`per_layer`], [`head`]: the mechanisms.
+//! - [`graph`]: the whole, for one class of shapes. [`cache`]: keys and values.
+//! - [`decoder`]: ids in, logits out.
+
+mod activation;
+mod altup;
+mod attention;
+mod cache;
+mod decoder;
+mod ffn;
+mod graph;
+mod head;
+mod laurel;
+mod layer;
+mod per_layer;
+mod rope;
+mod scope;
+mod weights;
+
+use std::sync::Arc;
+
+pub use cache::CacheType;
+pub use decoder::{Decoder, DecoderOptions, Logits, TapValue};
+pub use scope::Kernels;
+pub use weights::TextWeights;
+
+use super::config::TextConfig;
+use super::error::OpenError;
+use crate::gguf::Gguf;
+
+/// A text model over a mapped file; shared by decoders.
+pub struct TextModel {
+    config: TextConfig,
+    weights: TextWeights,
+}
+
+impl TextModel {
+    /// Reads the config and checks every tensor; nothing is copied.
+    ///
+    /// # Errors
+    /// Another architecture, a key or tensor that is missing or wrong: named with the file.
+    pub fn open(gguf: &Arc<Gguf>) -> Result<Arc<Self>, OpenError> {
+        let config = TextConfig::read(gguf)?;
+        let weights = TextWeights::open(gguf, &config)?;
+        Ok(Arc::new(Self { config, weights }))
+    }
+
+    pub fn config(&self) -> &TextConfig {
+        &self.config
+    }
+
+    pub fn weights(&self) -> &TextWeights {
+        &self.weights
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::LayerKind::{Full, Sliding};
+
+    /// Small sizes for the tests of this folder.
+    pub fn config() -> TextConfig {
+        TextConfig {
+            context_length: 64,
+            embedding: 16,
+            layers: 4,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 4,
+            per_layer: 4,
+            streams: 3,
+            active: 0,
+            window: 8,
+            eps: 1e-6,
+            softcap: Some(30.0),
+            kinds: vec![Sliding, Full, Sliding, Full],
+            shared: 2,
+            rope_full: 1e6,
+            rope_sliding: 1e4,
+            ffn: vec![16; 4],
+            sparsity: vec![None; 4],
+            laurel: 4,
+            vocabulary: 32,
+            per_layer_vocabulary: 32,
+        }
+    }
+
+    #[test]
+    fn shared_layers_read_the_last_owner_of_their_kind() {
+        let mut c = config();
+        assert_eq!([0, 1, 2, 3].map(|il| c.kv_source(il)), [0, 1, 0, 1]);
+        c.shared = 1;
+        assert_eq!(c.kv_source(3), 1);
+        assert_eq!(c.last_owner(), 2);
+    }
+}

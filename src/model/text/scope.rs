@@ -1,0 +1,120 @@
+//! What each mechanism sees while a graph is written: the builder, the sizes, the choice between
+//! our kernels and their plain twins, and the taps that `verify` reads.
+
+use std::cell::{OnceCell, RefCell};
+
+use crate::ggml::{Builder, Output, Stored, Tensor};
+use crate::model::config::TextConfig;
+
+/// Which implementation computes what has two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Kernels {
+    /// Our kernels wherever they serve.
+    #[default]
+    Auto,
+    /// Only ggml's own operations: the plain twin of every kernel.
+    Ggml,
+}
+
+/// An intermediate value that can be read after a run, under the name the reference values use.
+#[derive(Clone, Debug)]
+pub struct Tap {
+    pub name: String,
+    /// ggml's order.
+    pub ne: [usize; 4],
+    pub output: Output,
+}
+
+/// The surroundings of a mechanism.
+pub struct Scope<'b> {
+    pub b: &'b Builder,
+    pub config: &'b TextConfig,
+    pub kernels: Kernels,
+    prefix: RefCell<String>,
+    taps: Option<RefCell<Vec<Tap>>>,
+}
+
+/// A value that several products read, with its 8-bit form made at most once.
+pub struct Activations<'b> {
+    pub f32: Tensor<'b>,
+    q8: OnceCell<Tensor<'b>>,
+}
+
+impl<'b> Activations<'b> {
+    pub fn new(f32: Tensor<'b>) -> Self {
+        Self { f32, q8: OnceCell::new() }
+    }
+
+    /// The rows in 8 bits, for our kernels.
+    pub fn q8(&self) -> Tensor<'b> {
+        *self.q8.get_or_init(|| self.f32.quantize_q8())
+    }
+}
+
+impl<'b> Scope<'b> {
+    pub fn new(b: &'b Builder, config: &'b TextConfig, kernels: Kernels, taps: bool) -> Self {
+        let taps = taps.then(RefCell::default);
+        Self { b, config, kernels, prefix: RefCell::default(), taps }
+    }
+
+    /// Do our kernels compute? Taps inside a fused kernel cannot be read, so tests of every tap
+    /// take the twins.
+    pub fn fused(&self) -> bool {
+        self.kernels == Kernels::Auto
+    }
+
+    /// Names the taps that follow: `layer03.` or nothing.
+    pub fn enter(&self, prefix: String) {
+        *self.prefix.borrow_mut() = prefix;
+    }
+
+    /// Makes a value readable, if this graph has taps. `ne` is the shape that is reported.
+    pub fn tap(&self, name: &str, tensor: Tensor<'b>) {
+        if let Some(taps) = &self.taps {
+            // A copy where kernels work in place: the value is to be read as it is here.
+            let kept = tensor.is_contiguous() && !self.fused();
+            let readable = if kept { tensor } else { tensor.cont() };
+            taps.borrow_mut().push(Tap {
+                name: format!("{}{name}", self.prefix.borrow()),
+                ne: readable.ne(),
+                output: self.b.output(readable),
+            });
+        }
+    }
+
+    /// Are there taps in this graph? For values that exist only to be read.
+    pub fn has_taps(&self) -> bool {
+        self.taps.is_some()
+    }
+
+    pub fn into_taps(self) -> Vec<Tap> {
+        self.taps.map(RefCell::into_inner).unwrap_or_default()
+    }
+
+    /// A weight's values in this graph.
+    pub fn weight(&self, stored: &Stored) -> Tensor<'b> {
+        self.b.stored(stored)
+    }
+
+    /// `lin(W, x) = W·x` for each row: `[n, T] → [m, T]`.
+    pub fn linear(&self, weight: &Stored, x: &Activations<'b>) -> Tensor<'b> {
+        self.linear_with(self.weight(weight), x)
+    }
+
+    /// As [`Scope::linear`], for a slice of a weight.
+    pub fn linear_with(&self, weight: Tensor<'b>, x: &Activations<'b>) -> Tensor<'b> {
+        if self.fused() && weight.has_product_kernel() {
+            return weight.product_q8(x.q8());
+        }
+        x.f32.mul_mat(weight)
+    }
+
+    /// `RMS(x; w)` over each row.
+    pub fn norm(&self, x: Tensor<'b>, weight: &Stored) -> Tensor<'b> {
+        let weight = self.weight(weight);
+        if self.fused() {
+            return x.rms_norm_weighted(weight, self.config.eps);
+        }
+        x.rms_norm(self.config.eps) * weight
+    }
+}

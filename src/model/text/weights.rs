@@ -1,0 +1,281 @@
+//! The text model's tensors: each one checked against the shape that the config gives it, then
+//! used where it lies in the mapping. Names and shapes: gguf.md §3; order of `ne`: ggml's.
+
+use std::sync::Arc;
+
+use crate::ggml::{Stored, Type};
+use crate::gguf::{Gguf, Tensor};
+use crate::model::config::TextConfig;
+use crate::model::error::{Fault, OpenError};
+
+/// All weights. Tensors that this model does not know are passed over.
+pub struct TextWeights {
+    /// `[E, V]`: embeddings, and the head unless the file has another.
+    pub token_embd: Table,
+    /// `[P·L, V']`: read row by row, never as a whole.
+    pub per_layer_token_embd: Table,
+    /// `[E, P·L]`
+    pub per_layer_model_proj: Stored,
+    /// `[P]`
+    pub per_layer_proj_norm: Stored,
+    /// `[E, E, A−1]`
+    pub altup_proj: Stored,
+    /// `[E, E, A−1]`
+    pub altup_unembd_proj: Stored,
+    /// `[E]`
+    pub output_norm: Stored,
+    /// `[E, V]`: `output.weight`, else the embeddings.
+    pub output: Stored,
+    pub layers: Vec<LayerWeights>,
+}
+
+/// A layer's weights; `K/V` only where the layer owns them.
+pub struct LayerWeights {
+    pub altup_router: Stored,
+    pub altup_router_norm: Stored,
+    pub altup_predict_coef: Stored,
+    pub altup_correct_coef: Stored,
+    pub altup_correct_scale: Stored,
+    pub attn_norm: Stored,
+    pub laurel_l: Stored,
+    pub laurel_r: Stored,
+    pub laurel_post_norm: Stored,
+    pub attn_q: Stored,
+    pub attn_q_norm: Stored,
+    pub kv: Option<KvWeights>,
+    pub attn_output: Stored,
+    pub post_attention_norm: Stored,
+    pub ffn_norm: Stored,
+    pub ffn_gate: Stored,
+    pub ffn_up: Stored,
+    pub ffn_down: Stored,
+    pub post_ffw_norm: Stored,
+    pub inp_gate: Stored,
+    pub proj: Stored,
+    pub post_norm: Stored,
+}
+
+pub struct KvWeights {
+    pub k: Stored,
+    pub k_norm: Stored,
+    pub v: Stored,
+}
+
+/// A matrix that is read row by row from the file.
+pub struct Table {
+    gguf: Arc<Gguf>,
+    tensor: Tensor,
+    ty: Type,
+}
+
+impl Table {
+    pub fn rows(&self) -> usize {
+        self.tensor.ne[1] as usize
+    }
+
+    /// Elements `start..start + out.len()` of a row as f32.
+    pub fn read(&self, row: usize, start: usize, out: &mut [f32]) {
+        let block = self.ty.block_len();
+        let end = start + out.len();
+        if start.is_multiple_of(block) && end.is_multiple_of(block) {
+            return self.read_blocks(row, start, out);
+        }
+        let first = start / block * block;
+        let mut whole = vec![0.0; end.next_multiple_of(block) - first];
+        self.read_blocks(row, first, &mut whole);
+        out.copy_from_slice(&whole[start - first..end - first]);
+    }
+
+    fn read_blocks(&self, row: usize, start: usize, out: &mut [f32]) {
+        let from = row * self.row_bytes() + self.ty.row_bytes(start);
+        let bytes = &self.gguf.data(&self.tensor)[from..from + self.ty.row_bytes(out.len())];
+        self.ty.to_f32(bytes, out);
+    }
+
+    /// Tells the system which rows are read next, so that they come in together and not fault by
+    /// fault (design §5.5). `rows` is sorted.
+    pub fn will_need(&self, rows: &[usize]) {
+        let bytes = self.row_bytes() as u64;
+        let ranges: Vec<_> =
+            rows.iter().map(|&row| row as u64 * bytes..(row as u64 + 1) * bytes).collect();
+        self.gguf.advise_will_need(&self.tensor, &ranges);
+    }
+
+    /// Bytes one row takes in the file.
+    pub fn row_bytes(&self) -> usize {
+        self.ty.row_bytes(self.tensor.ne[0] as usize)
+    }
+}
+
+impl TextWeights {
+    /// Finds and checks every tensor of the model.
+    ///
+    /// # Errors
+    /// A tensor that is missing, has another shape than the config says, or a type that cannot
+    /// be used where it stands.
+    pub fn open(gguf: &Arc<Gguf>, config: &TextConfig) -> Result<Self, OpenError> {
+        let loader = Loader { gguf };
+        let c = config;
+        let (e, per_layer_row) = (c.embedding, c.per_layer * c.layers);
+        let token_embd = loader.table("token_embd.weight", e, c.vocabulary)?;
+        let table = loader.find("per_layer_token_embd.weight")?;
+        let per_layer_token_embd =
+            loader.table("per_layer_token_embd.weight", per_layer_row, table.ne[1] as usize)?;
+        gguf.advise_random(&per_layer_token_embd.tensor);
+        let output = match gguf.tensor("output.weight") {
+            Some(_) => loader.matrix("output.weight", &[e, c.vocabulary])?,
+            None => loader.matrix("token_embd.weight", &[e, c.vocabulary])?,
+        };
+        let layers = (0..c.layers).map(|il| loader.layer(c, il)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            token_embd,
+            per_layer_token_embd,
+            per_layer_model_proj: loader
+                .matrix("per_layer_model_proj.weight", &[e, per_layer_row])?,
+            per_layer_proj_norm: loader.small("per_layer_proj_norm.weight", &[c.per_layer])?,
+            altup_proj: loader.matrix("altup_proj.weight", &[e, e, c.streams - 1])?,
+            altup_unembd_proj: loader.matrix("altup_unembd_proj.weight", &[e, e, c.streams - 1])?,
+            output_norm: loader.small("output_norm.weight", &[e])?,
+            output,
+            layers,
+        })
+    }
+}
+
+struct Loader<'a> {
+    gguf: &'a Arc<Gguf>,
+}
+
+impl Loader<'_> {
+    fn fault(&self, fault: Fault) -> OpenError {
+        OpenError::Model { file: self.gguf.path().to_path_buf(), fault }
+    }
+
+    fn find(&self, name: &str) -> Result<&Tensor, OpenError> {
+        self.gguf.tensor(name).ok_or_else(|| self.fault(Fault::MissingTensor(name.to_owned())))
+    }
+
+    /// The tensor, if it has the expected shape and a type ggml can multiply with.
+    fn checked(&self, name: &str, expected: &[usize]) -> Result<(&Tensor, Type), OpenError> {
+        let tensor = self.find(name)?;
+        let padded = |i: usize| expected.get(i).map_or(1, |&n| n as u64);
+        if (0..4).any(|i| tensor.ne[i] != padded(i)) {
+            let shown = (tensor.n_dims as usize).max(expected.len()).clamp(1, 4);
+            return Err(self.fault(Fault::Shape {
+                name: name.to_owned(),
+                expected: expected.iter().map(|&n| n as u64).collect(),
+                found: tensor.ne[..shown].to_vec(),
+            }));
+        }
+        match Type::weight_from_id(tensor.ty.id()) {
+            Some(ty) => Ok((tensor, ty)),
+            None => Err(self.wrong_type(tensor, "a weight")),
+        }
+    }
+
+    fn wrong_type(&self, tensor: &Tensor, role: &'static str) -> OpenError {
+        let (name, found) = (tensor.name.clone(), tensor.ty.name().to_owned());
+        self.fault(Fault::Type { name, found, role })
+    }
+
+    /// A matrix, used where it lies.
+    fn matrix(&self, name: &str, expected: &[usize]) -> Result<Stored, OpenError> {
+        let (tensor, ty) = self.checked(name, expected)?;
+        Ok(self.part(tensor, ty, 0, tensor.ne[1] as usize))
+    }
+
+    /// Rows of a matrix (of all its rows where it has a third dimension), used where they lie.
+    fn part(&self, tensor: &Tensor, ty: Type, first: usize, rows: usize) -> Stored {
+        let ne = [tensor.ne[0] as usize, rows, tensor.ne[2] as usize, tensor.ne[3] as usize];
+        let row_bytes = ty.row_bytes(ne[0]);
+        let range = first * row_bytes..first * row_bytes + row_bytes * rows * ne[2] * ne[3];
+        let mapped = Stored::over(self.gguf, ty, ne, |gguf| &gguf.data(tensor)[range.clone()]);
+        // A file whose tensors are not aligned is legal and rare: its weights are copied.
+        mapped.unwrap_or_else(|| Stored::copied(ty, ne, &self.gguf.data(tensor)[range]))
+    }
+
+    /// Norm weights and the little AltUp matrices, as f32: exact for F16 and BF16, and what
+    /// rounds activations otherwise (ggml's F16 product) does not come near them.
+    fn small(&self, name: &str, expected: &[usize]) -> Result<Stored, OpenError> {
+        let (tensor, ty) = self.checked(name, expected)?;
+        if ty == Type::F32 {
+            return self.matrix(name, expected);
+        }
+        let ne = tensor.ne.map(|n| n as usize);
+        if expected.len() == 1 && ty.is_quantized() {
+            return Err(self.wrong_type(tensor, "a vector"));
+        }
+        let mut values = vec![0.0; ne.iter().product()];
+        ty.to_f32(self.gguf.data(tensor), &mut values);
+        Ok(Stored::from_f32(ne, &values))
+    }
+
+    fn table(&self, name: &str, width: usize, rows: usize) -> Result<Table, OpenError> {
+        let (tensor, ty) = self.checked(name, &[width, rows])?;
+        Ok(Table { gguf: self.gguf.clone(), tensor: tensor.clone(), ty })
+    }
+
+    fn layer(&self, c: &TextConfig, il: usize) -> Result<LayerWeights, OpenError> {
+        let name = |suffix: &str| format!("blk.{il}.{suffix}.weight");
+        let vector = |suffix: &str, len: usize| self.small(&name(suffix), &[len]);
+        let matrix = |suffix: &str, n: usize, m: usize| self.matrix(&name(suffix), &[n, m]);
+        let (e, a, f, p, d) = (c.embedding, c.streams, c.ffn[il], c.per_layer, c.head_dim);
+        let (q, kv) = (c.heads * d, c.kv_heads * d);
+        let (attn_q, attn_k, attn_v) = self.qkv(c, il)?;
+        let kv_weights = match (attn_k, attn_v) {
+            (Some(k), Some(v)) => Some(KvWeights { k, k_norm: vector("attn_k_norm", d)?, v }),
+            _ => None,
+        };
+        debug_assert_eq!(kv_weights.as_ref().map(|w| w.k.ne()[1]), kv_weights.as_ref().map(|_| kv));
+        let laurel_l = matrix("laurel_l", e, c.laurel)?;
+        Ok(LayerWeights {
+            altup_router: self.small(&name("altup_router"), &[e, a])?,
+            altup_router_norm: vector("altup_router_norm", e)?,
+            altup_predict_coef: self.small(&name("altup_predict_coef"), &[a, a * a])?,
+            altup_correct_coef: self.small(&name("altup_correct_coef"), &[a, a])?,
+            altup_correct_scale: vector("altup_correct_scale", e)?,
+            attn_norm: vector("attn_norm", e)?,
+            laurel_l,
+            laurel_r: matrix("laurel_r", c.laurel, e)?,
+            laurel_post_norm: vector("laurel_post_norm", e)?,
+            attn_q,
+            attn_q_norm: vector("attn_q_norm", d)?,
+            kv: kv_weights,
+            attn_output: matrix("attn_output", q, e)?,
+            post_attention_norm: vector("post_attention_norm", e)?,
+            ffn_norm: vector("ffn_norm", e)?,
+            ffn_gate: matrix("ffn_gate", e, f)?,
+            ffn_up: matrix("ffn_up", e, f)?,
+            ffn_down: matrix("ffn_down", f, e)?,
+            post_ffw_norm: vector("post_ffw_norm", e)?,
+            inp_gate: matrix("inp_gate", e, p)?,
+            proj: matrix("proj", p, e)?,
+            post_norm: vector("post_norm", e)?,
+        })
+    }
+
+    /// q, k and v: three matrices, or one with all rows below each other. Layers that share read
+    /// no K/V of their own, present or not.
+    fn qkv(
+        &self,
+        c: &TextConfig,
+        il: usize,
+    ) -> Result<(Stored, Option<Stored>, Option<Stored>), OpenError> {
+        let (e, q, kv) = (c.embedding, c.heads * c.head_dim, c.kv_heads * c.head_dim);
+        let owns = il < c.owners();
+        let fused = format!("blk.{il}.attn_qkv.weight");
+        if self.gguf.tensor(&fused).is_some() {
+            let (tensor, ty) = self.checked(&fused, &[e, q + 2 * kv])?;
+            let rows = |first, count| self.part(tensor, ty, first, count);
+            let own = |first| owns.then(|| rows(first, kv));
+            return Ok((rows(0, q), own(q), own(q + kv)));
+        }
+        let matrix =
+            |suffix: &str, m: usize| self.matrix(&format!("blk.{il}.{suffix}.weight"), &[e, m]);
+        let attn_q = matrix("attn_q", q)?;
+        if !owns {
+            return Ok((attn_q, None, None));
+        }
+        Ok((attn_q, Some(matrix("attn_k", kv)?), Some(matrix("attn_v", kv)?)))
+    }
+}
