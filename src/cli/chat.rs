@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use serde_json::json;
 
@@ -13,9 +13,10 @@ use super::input;
 use super::interrupt::Interrupt;
 use super::machine;
 use super::options::{ModelArgs, ModelOptions, SamplingArgs};
-use super::output::{Output, Verbosity, hinted};
+use super::output::{Hint, Output, Verbosity, hinted};
 use super::progress::{Progress, Unit};
-use super::{Status, repl, usage_error};
+use super::repl::{self, LineEditor};
+use super::{Status, usage_error};
 use crate::session::{
     self, CacheType, ContextFull, Conversation, ConversationOptions, Engine, Event, Finish, Reply,
 };
@@ -86,21 +87,35 @@ enum ContextFullArg {
     Stop,
 }
 
+/// One answer to a prompt, or a conversation.
+enum Talk {
+    Once(String),
+    On(LineEditor),
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// No model, no readable prompt, or a failure on the way.
 pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
-    let interrupt = Interrupt::install().context("Ctrl-C cannot be caught")?;
+    let options = args.model.resolve(args.template.clone(), CacheType::F16)?;
     let prompt = prompt(args)?;
     if prompt.is_none() {
         let needs = [(args.json, "--json"), (args.raw, "--raw")];
         if let Some((_, flag)) = needs.iter().find(|(given, _)| *given) {
-            return Err(usage_error("chat", format_args!("{flag} needs a prompt, -f FILE or an input")));
+            return Err(usage_error(
+                "chat",
+                format_args!("{flag} needs a prompt, -f FILE or an input"),
+            ));
         }
     }
+    let talk = match prompt {
+        Some(prompt) => Talk::Once(prompt),
+        // The editor's handler of SIGINT comes first, for ours to stand before it.
+        None => Talk::On(LineEditor::new(output).context("terminal")?),
+    };
+    let interrupt = Interrupt::install().context("Ctrl-C cannot be caught")?;
     let system = args.system.as_deref().map(system_text).transpose()?;
-    let options = args.model.resolve(args.template.clone(), CacheType::F16)?;
     let mut chat = open(args, &options, system.clone(), &interrupt, output)?;
     if let Some(file) = args.session.as_deref().filter(|file| file.exists()) {
         chat.load(file).map_err(told)?;
@@ -108,12 +123,12 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
             chat.set_system(system);
         }
     }
-    let status = match prompt {
-        Some(prompt) => {
+    let status = match talk {
+        Talk::On(editor) => repl::run(&mut chat, editor, &options, &interrupt, output),
+        Talk::Once(prompt) => {
             interrupt.catch();
             answer_once(args, &options, &mut chat, &prompt, output)
         }
-        None => repl::run(&mut chat, &options, &interrupt, output),
     };
     // A closed pipe or a failure is no reason to lose what was said.
     if let Some(file) = &args.session {
@@ -140,7 +155,11 @@ fn prompt(args: &Args) -> anyhow::Result<Option<String>> {
     parts.retain(|part| !part.is_empty());
     let prompt = parts.join("\n\n");
     if prompt.trim().is_empty() && !(args.raw && !prompt.is_empty()) {
-        bail!("the prompt is empty");
+        return Err(anyhow!("the prompt is empty")).hint(|| {
+            "give it as an argument, with -f FILE or on standard input; with neither, at a terminal, \
+             one can talk"
+                .to_owned()
+        });
     }
     Ok(Some(prompt))
 }
@@ -233,7 +252,9 @@ fn answer_once(
     }
     if reply.finish == Finish::Context {
         let capacity = chat.context_usage().capacity;
-        output.warn(format_args!("the answer ends here: the context of {capacity} positions is full"));
+        output.warn(format_args!(
+            "the answer ends here: the context of {capacity} positions is full"
+        ));
     }
     if options.timings || output.verbosity() == Verbosity::Verbose {
         for line in figures(&reply) {
@@ -301,7 +322,7 @@ pub fn figures(reply: &Reply) -> Vec<String> {
         lines.push(format!("first token after {:.2} s", first.as_secs_f64()));
     }
     if let Some(bytes) = machine::peak_memory() {
-        lines.push(format!("peak memory {:.2} GiB", bytes as f64 / f64::from(1 << 30)));
+        lines.push(format!("peak memory {:.0} MiB", bytes as f64 / f64::from(1 << 20)));
     }
     lines
 }

@@ -57,7 +57,9 @@ fn read(source: impl Read, place: &str) -> anyhow::Result<String> {
         Error::NotText { place, byte: error.as_bytes()[at], at }
     });
     let text = if utf16 {
-        text.hint(|| "it looks like UTF-16: `iconv -f UTF-16 -t UTF-8` makes text of it".to_owned())?
+        text.hint(|| {
+            "it looks like UTF-16: `iconv -f UTF-16 -t UTF-8` makes text of it".to_owned()
+        })?
     } else {
         text?
     };

@@ -52,8 +52,7 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
             Some(command) => page(command)?,
             None => {
                 let names: Vec<&str> = program.get_subcommands().map(Command::get_name).collect();
-                let message =
-                    format!("no subcommand '{wanted}' [there are: {}]", names.join(", "));
+                let message = format!("no subcommand '{wanted}' [there are: {}]", names.join(", "));
                 return Err(usage_error("man", message));
             }
         },

@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::output::Hint;
+use crate::gguf::Gguf;
 
 /// Quantizations that are taken without being asked for, as llama.cpp does.
 const PREFERRED: [&str; 2] = ["Q4_K_M", "Q8_0"];
@@ -42,8 +43,8 @@ impl Error {
     fn hint(&self) -> String {
         match self {
             Self::NotNamed => format!(
-                "name one with -m FILE.gguf or GEMMA3N_MODEL; {} fetches one, `gemma3n convert DIR -o \
-                 FILE.gguf` makes one from a checkpoint",
+                "-m FILE.gguf or GEMMA3N_MODEL names one; {} fetches one for -m {EXAMPLE}; \
+                 `gemma3n convert DIR -o FILE.gguf` makes one from a checkpoint",
                 fetch_command(EXAMPLE, None)
             ),
             Self::NoSuchFile(_) => {
@@ -51,7 +52,10 @@ impl Error {
             }
             Self::Unreadable { .. } => "is it yours to read?".to_owned(),
             Self::NoneInDirectory(dir) if is_checkpoint(dir) => {
-                format!("`gemma3n convert {} -o FILE.gguf` makes one from this checkpoint", dir.display())
+                format!(
+                    "`gemma3n convert {} -o FILE.gguf` makes one from this checkpoint",
+                    dir.display()
+                )
             }
             Self::NoneInDirectory(_) => {
                 "a model is a file whose name ends in .gguf, without mmproj in it".to_owned()
@@ -161,12 +165,20 @@ fn in_directory(dir: &Path) -> Result<PathBuf, Error> {
     for entry in fs::read_dir(dir).map_err(unreadable)? {
         files.push(entry.map_err(unreadable)?.path());
     }
-    let files = models_among(files);
+    let mut files = models_among(files);
+    if files.len() > 1 {
+        // Adapters, reference values and other models may lie beside it: the headers tell.
+        let sure: Vec<PathBuf> = files.iter().filter(|file| is_text_model(file)).cloned().collect();
+        if !sure.is_empty() {
+            files = sure;
+        }
+    }
     match files.as_slice() {
         [] => Err(Error::NoneInDirectory(dir.to_owned())),
         [one] => Ok(one.clone()),
         _ => {
-            let files = files.iter().filter_map(|file| file.file_name()).map(PathBuf::from).collect();
+            let files =
+                files.iter().filter_map(|file| file.file_name()).map(PathBuf::from).collect();
             Err(Error::Several { place: dir.display().to_string(), files })
         }
     }
@@ -189,6 +201,13 @@ fn models_among(files: Vec<PathBuf>) -> Vec<PathBuf> {
         .collect();
     models.sort();
     models
+}
+
+fn is_text_model(file: &Path) -> bool {
+    let Ok(gguf) = Gguf::open(file) else { return false };
+    let text = |key| gguf.metadata().str(key).ok().flatten().map(str::to_owned);
+    text("general.architecture").as_deref() == Some("gemma3n")
+        && text("general.type").is_none_or(|kind| kind == "model")
 }
 
 /// Whether a file's stem ends in `-0000N-of-0000M` with N above 1.
@@ -335,9 +354,14 @@ mod tests {
     fn names_are_read_as_people_type_them() {
         let name = Name::parse("ggml-org/gemma-3n-E2B-it-GGUF:Q8_0").expect("a name");
         assert_eq!(name.to_string(), "ggml-org/gemma-3n-E2B-it-GGUF:Q8_0");
-        assert_eq!(Name::parse("https://huggingface.co/a/b").map(|n| n.repository()).as_deref(), Some("a/b"));
+        assert_eq!(
+            Name::parse("https://huggingface.co/a/b").map(|n| n.repository()).as_deref(),
+            Some("a/b")
+        );
         assert_eq!(Name::parse("hf.co/a/b:latest").and_then(|n| n.quant), None);
-        for path in ["model.gguf", "models/a.gguf", "./a/b", "/a/b", "a/b/c", "../a/b", "a/", "a/b:"] {
+        for path in
+            ["model.gguf", "models/a.gguf", "./a/b", "/a/b", "a/b/c", "../a/b", "a/", "a/b:"]
+        {
             assert_eq!(Name::parse(path), None, "{path}");
         }
     }
@@ -418,7 +442,13 @@ mod tests {
         };
         assert_eq!(roots(&[("HF_HUB_CACHE", "/h"), ("LLAMA_CACHE", "/l")]), ["/h", "/l"]);
         assert_eq!(roots(&[("HF_HOME", "/h"), ("LLAMA_CACHE", "/l")]), ["/h/hub", "/l"]);
-        assert_eq!(roots(&[("XDG_CACHE_HOME", "/c"), ("HOME", "/u"), ("LLAMA_CACHE", "")])[0], "/c/huggingface/hub");
-        assert_eq!(roots(&[("HOME", "/u"), ("LLAMA_CACHE", "/l")]), ["/u/.cache/huggingface/hub", "/l"]);
+        assert_eq!(
+            roots(&[("XDG_CACHE_HOME", "/c"), ("HOME", "/u"), ("LLAMA_CACHE", "")])[0],
+            "/c/huggingface/hub"
+        );
+        assert_eq!(
+            roots(&[("HOME", "/u"), ("LLAMA_CACHE", "/l")]),
+            ["/u/.cache/huggingface/hub", "/l"]
+        );
     }
 }

@@ -125,7 +125,11 @@ impl ModelArgs {
     ///
     /// # Errors
     /// No model is named, or it is not found.
-    pub fn resolve(&self, template: Option<PathBuf>, cache: CacheType) -> anyhow::Result<ModelOptions> {
+    pub fn resolve(
+        &self,
+        template: Option<PathBuf>,
+        cache: CacheType,
+    ) -> anyhow::Result<ModelOptions> {
         let model = models::find(self.model.as_deref())?;
         let threads = match self.threads {
             Some(threads) if threads > 0 => threads,
@@ -190,25 +194,25 @@ pub struct SamplingArgs {
           value_parser = predict)]
     pub predict: Limit,
     /// Temperature; 0 always takes the likeliest token
-    #[arg(long, value_name = "T", value_parser = temperature)]
+    #[arg(long, value_name = "T", value_parser = temperature, allow_negative_numbers = true)]
     pub temp: Option<f32>,
     /// Draw from the K likeliest tokens, 0 for all
     #[arg(long, value_name = "K")]
     pub top_k: Option<usize>,
     /// Draw from the likeliest tokens that have this probability together
-    #[arg(long, value_name = "P", value_parser = top_p)]
+    #[arg(long, value_name = "P", value_parser = top_p, allow_negative_numbers = true)]
     pub top_p: Option<f32>,
     /// Leave out tokens that are less likely than this share of the likeliest
-    #[arg(long, value_name = "P", value_parser = min_p)]
+    #[arg(long, value_name = "P", value_parser = min_p, allow_negative_numbers = true)]
     pub min_p: Option<f32>,
     /// Divide the logits of tokens that came lately, 1 for not at all
-    #[arg(long, value_name = "X", value_parser = repeat_penalty)]
+    #[arg(long, value_name = "X", value_parser = repeat_penalty, allow_negative_numbers = true)]
     pub repeat_penalty: Option<f32>,
     /// How many tokens count as lately
     #[arg(long, value_name = "N")]
     pub repeat_last_n: Option<usize>,
     /// Seed: the same file, prompt, seed and threads give the same answer [default: random]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// Text that ends the answer and is not part of it; may be given several times
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]

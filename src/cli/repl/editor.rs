@@ -1,15 +1,25 @@
 //! The line editor: history, lines that go on, Tab for commands and files.
+//!
+//! The editor's own SIGINT handler notes a signal in a pipe that it reads at the next occasion,
+//! which may be a window's change of size long after the answer that Ctrl-C stopped. So the key
+//! is bound, and an interruption without the key is none: the line is put back.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use etcetera::BaseStrategy;
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
 use rustyline::error::ReadlineError;
+use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{Behavior, Config, Context, Editor, Helper, Highlighter, Hinter};
+use rustyline::{
+    Behavior, Cmd, ConditionalEventHandler, Config, Context, Editor, Event, EventContext,
+    EventHandler, Helper, Highlighter, KeyEvent, RepeatCount,
+};
 
 use super::command::COMMANDS;
 use super::params;
@@ -21,7 +31,7 @@ const KEPT_LINES: usize = 10_000;
 /// What the user did at the prompt.
 pub enum Typed {
     Line(String),
-    /// Ctrl-C.
+    /// Ctrl-C on an empty line.
     Interrupt,
     /// Ctrl-D on an empty line.
     End,
@@ -31,6 +41,26 @@ pub enum Typed {
 pub struct LineEditor {
     editor: Editor<Keys, FileHistory>,
     history: Option<PathBuf>,
+    pressed: Arc<Mutex<Option<Pressed>>>,
+}
+
+/// What stood on the line when Ctrl-C was pressed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pressed {
+    OnText,
+    OnNothing,
+}
+
+struct CtrlC {
+    pressed: Arc<Mutex<Option<Pressed>>>,
+}
+
+impl ConditionalEventHandler for CtrlC {
+    fn handle(&self, _: &Event, _: RepeatCount, _: bool, at: &EventContext<'_>) -> Option<Cmd> {
+        let what = if at.line().is_empty() { Pressed::OnNothing } else { Pressed::OnText };
+        *self.pressed.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
+        Some(Cmd::Interrupt)
+    }
 }
 
 impl LineEditor {
@@ -49,6 +79,9 @@ impl LineEditor {
             .build();
         let mut editor = Editor::with_config(config)?;
         editor.set_helper(Some(Keys::default()));
+        let pressed = Arc::new(Mutex::new(None));
+        let key = EventHandler::Conditional(Box::new(CtrlC { pressed: pressed.clone() }));
+        editor.bind_sequence(KeyEvent::ctrl('C'), key);
         let history = match history_file() {
             Ok(file) => Some(file),
             Err(error) => {
@@ -61,7 +94,7 @@ impl LineEditor {
         {
             output.warn(format_args!("{}: the history cannot be read: {error}", file.display()));
         }
-        Ok(Self { editor, history })
+        Ok(Self { editor, history, pressed })
     }
 
     /// Asks for a message or command; `initial` stands on the line already.
@@ -69,11 +102,22 @@ impl LineEditor {
     /// # Errors
     /// The terminal is gone.
     pub fn read(&mut self, initial: &str) -> rustyline::Result<Typed> {
-        let line = match self.editor.readline_with_initial(PROMPT, (initial, "")) {
-            Ok(line) => line,
-            Err(ReadlineError::Interrupted) => return Ok(Typed::Interrupt),
-            Err(ReadlineError::Eof) => return Ok(Typed::End),
-            Err(error) => return Err(error),
+        let mut initial = initial.to_owned();
+        let line = loop {
+            match self.editor.readline_with_initial(PROMPT, (&initial, "")) {
+                Ok(line) => break line,
+                Err(ReadlineError::Eof) => return Ok(Typed::End),
+                Err(ReadlineError::Interrupted) => {
+                    let pressed =
+                        self.pressed.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    match pressed {
+                        Some(Pressed::OnNothing) => return Ok(Typed::Interrupt),
+                        Some(Pressed::OnText) => initial.clear(),
+                        None => initial = self.line_so_far(),
+                    }
+                }
+                Err(error) => return Err(error),
+            }
         };
         if !line.trim().is_empty() {
             // A full disk is no reason to end a conversation.
@@ -83,6 +127,10 @@ impl LineEditor {
             }
         }
         Ok(Typed::Line(line))
+    }
+
+    fn line_so_far(&self) -> String {
+        self.editor.helper().map(|keys| keys.line.borrow().clone()).unwrap_or_default()
     }
 }
 
@@ -95,9 +143,20 @@ fn history_file() -> io::Result<PathBuf> {
     Ok(dir.join("history"))
 }
 
-#[derive(Default, Helper, Highlighter, Hinter)]
+#[derive(Default, Helper, Highlighter)]
 struct Keys {
     files: FilenameCompleter,
+    line: RefCell<String>,
+}
+
+/// Gives no hints: it is told of every change of the line.
+impl Hinter for Keys {
+    type Hint = String;
+
+    fn hint(&self, line: &str, _at: usize, _context: &Context<'_>) -> Option<String> {
+        line.clone_into(&mut self.line.borrow_mut());
+        None
+    }
 }
 
 impl Validator for Keys {

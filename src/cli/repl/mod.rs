@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use self::command::{COMMANDS, Command, Line};
-use self::editor::{LineEditor, Typed};
+pub use self::editor::LineEditor;
+use self::editor::Typed;
 use super::Status;
 use super::chat::{Stream, figures, told};
 use super::interrupt::Interrupt;
@@ -23,11 +24,11 @@ use crate::session::{Conversation, Finish, Reply};
 /// The terminal or stdout fails; what goes wrong with one message is said and the talk goes on.
 pub fn run(
     chat: &mut Conversation,
+    editor: LineEditor,
     options: &ModelOptions,
     interrupt: &Interrupt,
     output: &Output,
 ) -> anyhow::Result<Status> {
-    let editor = LineEditor::new(output).context("terminal")?;
     output.notice(format_args!(
         "{}, context {}; /help lists the commands, Ctrl-D leaves",
         chat.engine().name(),
@@ -160,6 +161,8 @@ impl Repl<'_> {
             Command::Retry if self.chat.retry() => return self.answer(),
             Command::Retry => self.output.say("there is no message to answer"),
             Command::Edit => match self.chat.undo() {
+                // A text of one / is typed with two.
+                Some(text) if text.starts_with('/') => return Ok(Next::Edit(format!("/{text}"))),
                 Some(text) => return Ok(Next::Edit(text)),
                 None => self.output.say("there is no message to change"),
             },
@@ -169,7 +172,10 @@ impl Repl<'_> {
                 self.output.notice(format_args!("{}: {}", file.display(), self.length()));
                 self.own_file = Some(file);
             }
-            Command::Set { name, value } => params::set(self.chat, &name, &value)?,
+            Command::Set { name, value } => {
+                params::set(self.chat, &name, &value)?;
+                self.output.notice(format_args!("{name} is {value} from now on"));
+            }
             Command::Params => self.output.say(params::shown(self.chat)),
             Command::Stats => self.stats(),
             Command::Context => self.context(),

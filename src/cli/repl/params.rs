@@ -1,7 +1,7 @@
 //! `/set` and `/params`: how answers are drawn, changed while talking.
 
-use crate::cli::options::{self, Limit};
 use crate::cli::chat::told;
+use crate::cli::options::{self, Limit};
 use crate::session::Conversation;
 
 /// What can be set; named as the flags are.
