@@ -1,1 +1,13 @@
-//! One file to another.
+//! One file to another. Every command makes a [`plan`], which is data; [`execute`] carries it out.
+//!
+//! - [`plan`]: output tensors (name, shape, type, source, transformation) and metadata.
+//! - [`execute`]: the one streaming executor.
+//! - [`convert`]: a Hugging Face checkpoint → a plan.
+
+pub mod convert;
+mod error;
+pub mod execute;
+pub mod plan;
+
+pub use error::Error;
+pub use plan::Plan;

@@ -1,0 +1,251 @@
+//! The conversation at the terminal: prompt, answer, commands.
+
+mod command;
+mod editor;
+mod params;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use self::command::{COMMANDS, Command, Line};
+pub use self::editor::LineEditor;
+use self::editor::Typed;
+use super::Status;
+use super::chat::{Stream, figures, told};
+use super::interrupt::Interrupt;
+use super::options::ModelOptions;
+use super::output::{Hint, Output, Verbosity, dumb_terminal, reader_is_gone};
+use crate::session::{Conversation, Finish, Reply};
+
+/// Talks until the user leaves.
+///
+/// # Errors
+/// The terminal or stdout fails; what goes wrong with one message is said and the talk goes on.
+pub fn run(
+    chat: &mut Conversation,
+    editor: LineEditor,
+    options: &ModelOptions,
+    interrupt: &Interrupt,
+    output: &Output,
+) -> anyhow::Result<Status> {
+    output.notice(format_args!(
+        "{}, context {}; /help lists the commands, Ctrl-D leaves",
+        chat.engine().name(),
+        chat.context_usage().capacity
+    ));
+    let timings = options.timings || output.verbosity() == Verbosity::Verbose;
+    Repl {
+        chat,
+        interrupt,
+        output,
+        editor,
+        timings,
+        own_file: None,
+        last: None,
+        answers: 0,
+        generated: 0,
+    }
+    .talk()
+}
+
+struct Repl<'a> {
+    chat: &'a mut Conversation,
+    interrupt: &'a Interrupt,
+    output: &'a Output,
+    editor: LineEditor,
+    timings: bool,
+    /// The file last saved to or loaded from: `/save` may overwrite it.
+    own_file: Option<PathBuf>,
+    last: Option<Reply>,
+    answers: usize,
+    generated: usize,
+}
+
+/// What comes after a command.
+enum Next {
+    Prompt,
+    /// Ask again with this text on the line.
+    Edit(String),
+    Leave,
+}
+
+impl Repl<'_> {
+    fn talk(&mut self) -> anyhow::Result<Status> {
+        let mut initial = String::new();
+        let mut interrupted = false;
+        loop {
+            match self.read(&std::mem::take(&mut initial))? {
+                Typed::End => return Ok(Status::Done),
+                Typed::Interrupt if interrupted => return Ok(Status::Interrupted),
+                Typed::Interrupt => {
+                    interrupted = true;
+                    self.output.say("Ctrl-C once more or Ctrl-D leaves");
+                }
+                Typed::Line(line) => {
+                    interrupted = false;
+                    match self.line(&line) {
+                        Ok(Next::Prompt) => {}
+                        Ok(Next::Edit(text)) => initial = text,
+                        Ok(Next::Leave) => return Ok(Status::Done),
+                        Err(error) if reader_is_gone(&error) => return Err(error),
+                        Err(error) => self.output.error(&error),
+                    }
+                    interrupted |= self.stopped();
+                }
+            }
+        }
+    }
+
+    /// Asks for a line. Where the terminal cannot be edited Ctrl-C is a signal, and leaves.
+    fn read(&mut self, initial: &str) -> anyhow::Result<Typed> {
+        if dumb_terminal() {
+            self.interrupt.release();
+        }
+        let typed = self.editor.read(initial).context("terminal");
+        self.interrupt.catch();
+        self.interrupt.take();
+        typed
+    }
+
+    /// Whether the last answer was stopped by Ctrl-C; a second one then leaves.
+    fn stopped(&self) -> bool {
+        self.interrupt.take()
+    }
+
+    fn line(&mut self, line: &str) -> anyhow::Result<Next> {
+        match command::parse(line)? {
+            Line::Empty => Ok(Next::Prompt),
+            Line::Text(text) => {
+                self.chat.push_user(&text);
+                self.answer()
+            }
+            Line::Command(command) => self.command(command),
+        }
+    }
+
+    fn answer(&mut self) -> anyhow::Result<Next> {
+        let mut stream = Stream::new(self.output, true);
+        let reply = self.chat.reply(&mut |event| stream.hear(event));
+        stream.end()?;
+        let reply = reply.map_err(told)?;
+        match reply.finish {
+            Finish::Stop => {}
+            Finish::Length => self.output.notice("(stopped at the limit of tokens)"),
+            Finish::Context => self.output.warn("the context is full; /clear makes room"),
+            Finish::Interrupted => self.output.notice("(stopped)"),
+        }
+        if self.timings {
+            for line in figures(&reply) {
+                self.output.say(line);
+            }
+        }
+        self.answers += 1;
+        self.generated += reply.tokens.generated;
+        self.last = Some(reply);
+        Ok(Next::Prompt)
+    }
+
+    fn command(&mut self, command: Command) -> anyhow::Result<Next> {
+        match command {
+            Command::Help => self.output.say(help()),
+            Command::System(text) => self.system(text),
+            Command::Clear => {
+                self.chat.clear();
+                self.output.notice("the conversation is forgotten");
+            }
+            Command::Undo => match self.chat.undo() {
+                Some(_) => self.output.notice(self.length()),
+                None => self.output.say("there is nothing to take back"),
+            },
+            Command::Retry if self.chat.retry() => return self.answer(),
+            Command::Retry => self.output.say("there is no message to answer"),
+            Command::Edit => match self.chat.undo() {
+                // A text of one / is typed with two.
+                Some(text) if text.starts_with('/') => return Ok(Next::Edit(format!("/{text}"))),
+                Some(text) => return Ok(Next::Edit(text)),
+                None => self.output.say("there is no message to change"),
+            },
+            Command::Save { file, force } => self.save(file, force)?,
+            Command::Load(file) => {
+                self.chat.load(&file).map_err(told)?;
+                self.output.notice(format_args!("{}: {}", file.display(), self.length()));
+                self.own_file = Some(file);
+            }
+            Command::Set { name, value } => {
+                params::set(self.chat, &name, &value)?;
+                self.output.notice(format_args!("{name} is {value} from now on"));
+            }
+            Command::Params => self.output.say(params::shown(self.chat)),
+            Command::Stats => self.stats(),
+            Command::Context => self.context(),
+            Command::Quit => return Ok(Next::Leave),
+        }
+        Ok(Next::Prompt)
+    }
+
+    fn system(&mut self, text: Option<String>) {
+        match text {
+            None => self.output.say(self.chat.system().unwrap_or("there is no system text")),
+            Some(text) => self.chat.set_system(Some(text).filter(|text| !text.is_empty())),
+        }
+    }
+
+    fn save(&mut self, file: PathBuf, force: bool) -> anyhow::Result<()> {
+        let own = self.own_file.as_deref() == Some(Path::new(&file));
+        if file.exists() && !own && !force {
+            let error = anyhow::anyhow!("{}: there is such a file", file.display());
+            return Err(error).hint(|| "/save --force FILE overwrites it".to_owned());
+        }
+        self.chat.save(&file).map_err(told)?;
+        self.output.notice(format_args!("{}: saved", file.display()));
+        self.own_file = Some(file);
+        Ok(())
+    }
+
+    /// How long the conversation is, in words.
+    fn length(&self) -> String {
+        match self.chat.messages().len() {
+            0 => "the conversation is empty".to_owned(),
+            1 => "1 message".to_owned(),
+            n => format!("{n} messages"),
+        }
+    }
+
+    fn stats(&self) {
+        let Some(last) = &self.last else { return self.output.say("nothing was answered yet") };
+        let mut lines = figures(last);
+        lines.push(format!("all: {} answers, {} tokens", self.answers, self.generated));
+        self.output.say(lines.join("\n"));
+    }
+
+    fn context(&self) {
+        let usage = self.chat.context_usage();
+        let percent = 100.0 * usage.used as f64 / usage.capacity.max(1) as f64;
+        self.output.say(format_args!(
+            "{} of {} positions are used ({percent:.0} %), {}; the model was trained for {}",
+            usage.used,
+            usage.capacity,
+            self.length(),
+            usage.trained
+        ));
+    }
+}
+
+fn help() -> String {
+    let mut lines: Vec<String> = COMMANDS
+        .iter()
+        .filter(|entry| !entry.does.is_empty())
+        .map(|entry| {
+            let typed = format!("/{} {}", entry.name, entry.takes);
+            format!("  {typed:<18} {}", entry.does)
+        })
+        .collect();
+    lines.push(
+        "A line that ends in \\ goes on; pasted lines stay together. // begins a text with one /.\n\
+         Ctrl-C stops an answer and keeps what was said, at the prompt it leaves when pressed \
+         twice."
+            .to_owned(),
+    );
+    lines.join("\n")
+}

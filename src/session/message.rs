@@ -1,0 +1,49 @@
+//! Messages: who said what.
+
+use serde::{Deserialize, Serialize};
+
+/// Whose words a message holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions before the first turn.
+    System,
+    /// The person.
+    User,
+    /// The model. Templates and session files call it `assistant`.
+    #[serde(rename = "assistant")]
+    Model,
+}
+
+/// A piece of a message, in the order in which it was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Part {
+    /// Words.
+    Text {
+        /// As they were typed; never read as control tokens.
+        text: String,
+    },
+}
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said, in order.
+    pub content: Vec<Part>,
+}
+
+impl Message {
+    /// A message of words only.
+    pub fn text(role: Role, text: impl Into<String>) -> Self {
+        Self { role, content: vec![Part::Text { text: text.into() }] }
+    }
+
+    /// All words of the message, one part after the other.
+    pub fn words(&self) -> String {
+        self.content.iter().map(|Part::Text { text }| text.as_str()).collect()
+    }
+}
