@@ -1,1 +1,4 @@
 //! A conversation on a model.
+
+pub mod sampler;
+pub mod stop;
