@@ -53,4 +53,16 @@ pub const DEFINES_LINUX: &[(&str, Option<&str>)] =
     &[("_GNU_SOURCE", None), ("_XOPEN_SOURCE", Some("600"))];
 
 /// Our own kernels, relative to `ggml/kernels` of this repository.
-pub const KERNELS: &[&str] = &["features.cpp"];
+pub const KERNELS: &[&str] = &[
+    "features.cpp",
+    "quantize.cpp",
+    "gemv.cpp",
+    "gemm.cpp",
+    "product.cpp",
+    "altup.cpp",
+    "norms.cpp",
+    "activation.cpp",
+    "sparse.cpp",
+    "rope.cpp",
+    "attention.cpp",
+];

@@ -1,6 +1,7 @@
 // C interface of the kernels: plain functions on pointers with sizes.
 // They know neither GGUF nor Rust, allocate nothing and never throw.
 #pragma once
+#include <stddef.h>
 #include <stdint.h>
 #ifdef __cplusplus
 extern "C" {
@@ -22,6 +23,113 @@ enum {
 // What the compiler was told the machine has. Compared with what the machine says before
 // anything else of this library runs.
 uint32_t g3n_compiled_features(void);
+
+// ---- Fused passes over activations: altup.cpp, norms.cpp, activation.cpp, sparse.cpp, rope.cpp.
+//
+// All arrays are f32, one token's values contiguous; [E, T] means x[t * E + e]. T tokens, E the
+// width of the hidden state. Every function is called by all `nth` threads with its own `ith` and
+// does its share; results do not depend on `nth`. Strides are in floats, of weights in bytes.
+// Outputs may not lie on inputs except where it is said.
+
+// Ids of the types that are read here (ggml's numbers).
+enum { G3N_F32 = 0, G3N_F16 = 1, G3N_Q8_0 = 8, G3N_BF16 = 30 };
+
+// AltUp has at most this many streams.
+enum { G3N_MAX_STREAMS = 16 };
+
+// S, pred [E, T, A]; router_norm [E]; router [E, A]; coefs [A, A * A], row i * A + j for C[i][j].
+// pred may be S: the faster way with many tokens.
+void g3n_altup_predict(const float *S, int64_t T, int64_t E, int A, int active,
+                       const float *router_norm, const float *router, const float *coefs, float eps,
+                       float *pred, int ith, int nth);
+
+// act [E, T], coefs [A, A], scale [E] or null; out [E, T, A], scaled [E, T]: the corrected active
+// stream times scale. out may be pred.
+void g3n_altup_correct(const float *pred, const float *act, int64_t T, int64_t E, int A, int active,
+                       const float *router_norm, const float *router, const float *coefs,
+                       const float *scale, float eps, float *out, float *scaled, int ith, int nth);
+
+// S_i += RMS(row; norm) for streams 1 .. A - 1, in place. row [E, T].
+void g3n_add_to_streams(float *S, const float *row, const float *norm, float eps, int64_t T,
+                        int64_t E, int A, int ith, int nth);
+
+// w [E] or null. out may be x.
+void g3n_rms_norm(const float *x, int64_t x_stride, const float *w, float eps, int64_t E,
+                  int64_t rows, float *out, int64_t out_stride, int ith, int nth);
+
+// y = ((x + RMS(attn)) + (h + RMS(laurel))) / sqrt(2), n = RMS(y; ffn_norm). y may be any input.
+void g3n_residual(const float *x, const float *attn, const float *attn_norm, const float *h,
+                  const float *laurel, const float *laurel_norm, const float *ffn_norm, float eps,
+                  int64_t T, int64_t E, float *y, float *n, int ith, int nth);
+
+// act = y + RMS(ffn; norm). act may be an input.
+void g3n_ffn_residual(const float *y, const float *ffn, const float *norm, float eps, int64_t T,
+                      int64_t E, float *act, int ith, int nth);
+
+// out = gelu(g) * u (tanh form). g, out [width, rows]; u has its own stride. out may be g or u.
+void g3n_gelu_mul(const float *g, const float *u, int64_t u_stride, int64_t width, int64_t rows,
+                  float *out, int ith, int nth);
+
+// out = cap tanh(x / cap), n values. out may be x.
+void g3n_softcap(const float *x, float cap, int64_t n, float *out, int ith, int nth);
+
+// cutoff[t] = mean + z * (biased) deviation of gate [F, T] over F.
+void g3n_topk_cutoff(const float *gate, int64_t F, int64_t T, float z, float *cutoff, int ith,
+                     int nth);
+
+// out = gelu(max(gate - cutoff, 0)) * up, all [F, T]. out may be gate or up.
+void g3n_topk_gelu_mul(const float *gate, const float *up, const float *cutoff, int64_t F,
+                       int64_t T, float *out, int ith, int nth);
+
+// The same, with up = w a computed only where gate > cutoff. w: F rows of k weights, w_stride bytes
+// apart; a: T rows as the products of `type` take them (floats for float weights), a_stride bytes
+// apart; scratch: g3n_sparse_scratch_bytes(F, T) bytes for each thread, 4-byte aligned.
+int64_t g3n_sparse_scratch_bytes(int64_t F, int64_t T);
+void g3n_sparse_gated_up(int type, const void *w, int64_t w_stride, int64_t k, int64_t F,
+                         const float *gate, const float *cutoff, const void *a, int64_t a_stride,
+                         int64_t T, float *out, void *scratch, int ith, int nth);
+
+// RMS over each head of x [d, H, T] (w [d] or null), then the rotation by cosines, sines [d/2, T].
+// out may be x.
+void g3n_qk_norm_rope(const float *x, const float *w, float eps, const float *cosines,
+                      const float *sines, int64_t d, int64_t H, int64_t T, float *out, int ith,
+                      int nth);
+
+// Attention over slots of a KV cache. q, out [d, H, T]; k, v: `slots` rows of K heads of d values,
+// kv_stride bytes apart, f32, f16 or Q8_0 (`type`); mask: f16 [slots, T], added to the scores, rows
+// mask_stride values apart; a slot at -inf is not read. H is a multiple of K. Scratch for each
+// thread: g3n_attention_scratch_bytes(d) bytes, 4-byte aligned.
+int64_t g3n_attention_scratch_bytes(int64_t d);
+void g3n_attention(const float *q, int type, const void *k, const void *v, int64_t kv_stride,
+                   const uint16_t *mask, int64_t mask_stride, int64_t slots, int64_t d, int64_t H,
+                   int64_t K, int64_t T, float *out, void *scratch, int ith, int nth);
+
+// ---- Products: quantize.cpp, gemv.cpp, gemm.cpp, product.cpp.
+//
+// Products of quantized weights with activations in 8 bits. The form (AVX-512 VNNI, AVX2, scalar) is chosen when the
+// files are compiled, by the compiler's macros: build.rs compiles for one -march. `type` is ggml's number of the type.
+
+// A row of k activations (k a multiple of 32) in 8 bits; its layout is product_activations.h's own business.
+// Rows are to start at multiples of 64 bytes: g3n_q8_row_bytes is one.
+size_t g3n_q8_row_bytes(int64_t k);
+void g3n_q8_quantize(const float *x, int64_t k, void *out);
+
+// Whether there is a product for rows of k weights of this type.
+int g3n_product_supports(int type, int64_t k);
+
+// out[t * out_stride + r] = dot(w row r, a row t) for r < m, t < n. Strides of w and a are in bytes, of out in floats.
+// Each of nth threads calls it with its own ith; rows of the result are shared out, nobody waits for anybody.
+// scratch: nth times g3n_product_scratch_bytes, one stretch for all threads.
+size_t g3n_product_scratch_bytes(int type, int64_t k, int64_t n);
+void g3n_product(int type, const void *w, int64_t w_stride, int64_t k, int64_t m, const void *a, int64_t a_stride, int64_t n, float *out,
+                 int64_t out_stride, void *scratch, int ith, int nth);
+
+// out[i] = dot(w row rows[i], a), one row of activations.
+void g3n_gather_dots(int type, const void *w, int64_t w_stride, int64_t k, const int32_t *rows, int64_t n_rows, const void *a, float *out);
+
+// out[i] = dot(w_row, a row tokens[i]), one row of weights, decoded once.
+void g3n_row_dots(int type, const void *w_row, int64_t k, const void *a, int64_t a_stride, const int32_t *tokens, int64_t n_tokens,
+                  float *out);
 
 #ifdef __cplusplus
 }

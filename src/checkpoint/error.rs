@@ -72,7 +72,7 @@ pub enum Error {
     #[error(
         "{}: tensor {tensor}: no part of Gemma 3n's text model{}",
         path.display(),
-        match others { 0 => String::new(), n => format!(" (nor are {n} others)") }
+        match others { 0 => String::new(), n => format!(" ({n} more are none)") }
     )]
     UnknownTensor { path: PathBuf, tensor: String, others: usize },
 

@@ -113,11 +113,7 @@ impl<'a> Section<'a> {
 
     pub fn section(&self, key: &str) -> Result<Option<Self>, Error> {
         let map = self.typed(key, "an object", Value::as_object)?;
-        Ok(map.map(|map| Self {
-            path: self.path,
-            prefix: format!("{}{key}.", self.prefix),
-            map,
-        }))
+        Ok(map.map(|map| Self { path: self.path, prefix: format!("{}{key}.", self.prefix), map }))
     }
 
     pub fn bool(&self, key: &str) -> Result<Option<bool>, Error> {

@@ -194,9 +194,7 @@ pub fn owner(name: &str) -> Owner<'_> {
 ///
 /// # Errors
 /// Two tensors that are the same one under two prefixes.
-pub fn text_tensors(
-    weights: &Weights,
-) -> Result<std::collections::BTreeMap<&str, &str>, Error> {
+pub fn text_tensors(weights: &Weights) -> Result<std::collections::BTreeMap<&str, &str>, Error> {
     let mut tensors = std::collections::BTreeMap::new();
     for (full, stored) in weights.iter() {
         let Owner::Text(short) = owner(full) else { continue };

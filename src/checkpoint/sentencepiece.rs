@@ -31,7 +31,11 @@ pub fn pieces(bytes: &[u8]) -> Result<Vec<Piece>, String> {
             pieces.push(piece);
         }
     }
-    if pieces.is_empty() { Err("no SentencePiece model: it has no pieces".into()) } else { Ok(pieces) }
+    if pieces.is_empty() {
+        Err("no SentencePiece model: it has no pieces".into())
+    } else {
+        Ok(pieces)
+    }
 }
 
 fn piece(body: &[u8]) -> Result<Piece, &'static str> {

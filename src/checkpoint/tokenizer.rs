@@ -355,7 +355,8 @@ fn leading_token(json: &TokenizerJson) -> Option<String> {
 fn is_byte_piece(text: &str) -> bool {
     let digits = text.strip_prefix("<0x").and_then(|text| text.strip_suffix('>'));
     digits.is_some_and(|digits| {
-        digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
+        digits.len() == 2
+            && digits.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
     })
 }
 

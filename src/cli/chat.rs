@@ -11,12 +11,12 @@ use serde_json::json;
 
 use super::input;
 use super::interrupt::Interrupt;
-use super::machine;
 use super::options::{ModelArgs, ModelOptions, SamplingArgs};
 use super::output::{Hint, Output, Verbosity, hinted};
 use super::progress::{Progress, Unit};
 use super::repl::{self, LineEditor};
 use super::{Status, usage_error};
+use crate::bench;
 use crate::session::{
     self, CacheType, ContextFull, Conversation, ConversationOptions, Engine, Event, Finish, Reply,
 };
@@ -322,7 +322,7 @@ pub fn figures(reply: &Reply) -> Vec<String> {
     if let Some(first) = timings.first_token {
         lines.push(format!("first token after {:.2} s", first.as_secs_f64()));
     }
-    if let Some(bytes) = machine::peak_memory() {
+    if let Some(bytes) = bench::peak_resident() {
         lines.push(format!("peak memory {:.0} MiB", bytes as f64 / f64::from(1 << 20)));
     }
     lines

@@ -15,6 +15,7 @@ use super::progress::{Progress, Unit};
 use crate::checkpoint::{Checkpoint, Float};
 use crate::files::plan::{Plan, PlannedTensor};
 use crate::files::{Error, convert, execute};
+use crate::gguf::Fault;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -88,9 +89,6 @@ fn write(
     output: &Output,
 ) -> anyhow::Result<Status> {
     let total = plan.layout()?.encode().map_or(0, |encoded| encoded.len);
-    if args.output.exists() && !args.force {
-        anyhow::bail!("{}: is there already", args.output.display())
-    }
     // From here on a temporary file stands beside the target, which Ctrl-C must not leave behind.
     let interrupt = Interrupt::install()?;
     interrupt.catch();
@@ -114,6 +112,9 @@ fn write(
         Err(Error::Interrupted) => Ok(Status::Interrupted),
         Err(error @ Error::BeyondF16 { .. }) => {
             Err(error).hint(|| "--type bf16 holds it".to_owned())
+        }
+        Err(Error::Gguf(error)) if matches!(*error.fault, Fault::Exists) => {
+            Err(error).hint(|| "--force overwrites".to_owned())
         }
         Err(error) => Err(error.into()),
     }

@@ -3,10 +3,12 @@
 //! `options.rs` turns what was typed into what is meant; `output.rs` and `progress.rs` alone
 //! print. A command gives back how it ended, this file makes the exit code of it.
 
+mod bench;
 mod chat;
 mod completions;
 mod convert;
 mod input;
+mod inspect;
 mod interrupt;
 mod machine;
 mod man;
@@ -15,6 +17,7 @@ mod options;
 mod output;
 mod progress;
 mod repl;
+mod verify;
 
 use std::ffi::OsString;
 use std::panic;
@@ -38,7 +41,8 @@ Examples:
   gemma3n chat -m model.gguf                    talk with a model
   gemma3n chat -m model.gguf \"Why is the sky blue?\"
   git diff | gemma3n chat \"Write a commit message\"
-  gemma3n convert ./gemma-3n-E2B-it -o e2b.gguf make a model file of a checkpoint
+  gemma3n inspect model.gguf                    what a file is
+  gemma3n convert ./gemma-3n-E2B-it -o e2b.gguf
   gemma3n COMMAND --help                        flags and examples of a command
 
 GEMMA3N_MODEL names the model where -m does not.";
@@ -55,19 +59,29 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Bench(bench::Args),
     Chat(Box<chat::Args>),
     Completions(completions::Args),
     Convert(convert::Args),
+    /// Show what a GGUF file is
+    Inspect(inspect::Args),
     Man(man::Args),
+    Verify(verify::Args),
 }
 
 impl Command {
     fn run(&self, output: &Output) -> anyhow::Result<Status> {
         match self {
+            Self::Bench(args) => bench::run(args, output),
             Self::Chat(args) => chat::run(args, output),
             Self::Completions(args) => completions::run(args, output),
             Self::Convert(args) => convert::run(args, output),
+            Self::Inspect(args) => {
+                output.answer(&format!("{}\n", inspect::run(args)?))?;
+                Ok(Status::Done)
+            }
             Self::Man(args) => man::run(args, output),
+            Self::Verify(args) => verify::run(args, output),
         }
     }
 }

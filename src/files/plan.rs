@@ -98,9 +98,7 @@ impl Plan {
     /// The first tensor that doesn't fit the format or its sources.
     pub fn layout(&self) -> Result<Layout, Error> {
         for PlannedTensor { target, segments } in &self.tensors {
-            target
-                .nbytes()
-                .map_err(|fault| Error::Plan { tensor: target.name.clone(), fault })?;
+            target.nbytes().map_err(|fault| Error::Plan { tensor: target.name.clone(), fault })?;
             // The sizes in bytes fit, so the products of `ne` do.
             let expected: u64 = target.ne.iter().product();
             let found = segments.iter().map(Segment::elements).fold(0, u64::saturating_add);

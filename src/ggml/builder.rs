@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::graph::{Graph, Input, Output};
-use super::kernels::Kernel;
+use super::kernels::{Kernel, Run};
 use super::store::Stored;
 use super::sys;
 use super::threads::{Scratch, Threads};
@@ -19,7 +19,6 @@ pub struct Builder {
     pub(super) ctx: NonNull<sys::ggml_context>,
     pub(super) graph: NonNull<sys::ggml_cgraph>,
     pub(super) state: RefCell<State>,
-    pub(super) threads: usize,
     pub(super) scratch: Arc<Scratch>,
 }
 
@@ -27,8 +26,8 @@ pub struct Builder {
 pub(super) struct State {
     pub(super) inputs: Vec<NonNull<sys::ggml_tensor>>,
     pub(super) outputs: Vec<NonNull<sys::ggml_tensor>>,
-    #[expect(clippy::vec_box, reason = "ggml holds pointers to the inner boxes: they stay put")]
-    pub(super) kernels: Vec<Box<Box<dyn Kernel>>>,
+    #[expect(clippy::vec_box, reason = "ggml holds pointers to the kernels: they stay put")]
+    pub(super) kernels: Vec<Box<Kernel>>,
     pub(super) stored: Vec<Stored>,
     /// Scratch bytes a thread needs.
     pub(super) scratch: usize,
@@ -61,13 +60,7 @@ impl Builder {
             let ctx = NonNull::new(sys::ggml_init(params)).expect("memory for a graph");
             let graph = NonNull::new(sys::ggml_new_graph_custom(ctx.as_ptr(), nodes, false))
                 .expect("room for the graph");
-            Self {
-                ctx,
-                graph,
-                state: RefCell::default(),
-                threads: threads.count(),
-                scratch: threads.scratch(),
-            }
+            Self { ctx, graph, state: RefCell::default(), scratch: threads.scratch() }
         }
     }
 
@@ -117,17 +110,19 @@ impl Builder {
         Graph::new(self)
     }
 
+    /// A node that a function of ours computes, on all threads at once; `scratch` bytes a thread.
     pub(super) fn custom<'b>(
         &'b self,
         ty: Type,
         ne: [usize; 4],
         args: &[Tensor<'b>],
-        kernel: Box<dyn Kernel>,
+        scratch: usize,
+        run: impl Fn(Run<'_>) + Send + Sync + 'static,
     ) -> Tensor<'b> {
         assert!(args.len() < 10, "ggml nodes have at most ten sources");
-        let scratch = kernel.scratch_bytes().next_multiple_of(64);
-        let boxed = Box::new(kernel);
-        let data: *const Box<dyn Kernel> = &raw const *boxed;
+        let scratch = scratch.next_multiple_of(64);
+        let kernel = Box::new(Kernel::new(self.scratch.clone(), scratch, run));
+        let data: *const Kernel = &raw const *kernel;
         let mut sources: Vec<_> = args.iter().map(|t| t.ptr.as_ptr()).collect();
         let n = ne.map(|n| n as i64);
         // SAFETY: the sources are nodes of this context; `data` points into a box that the graph
@@ -148,7 +143,7 @@ impl Builder {
             )
         };
         let mut state = self.state.borrow_mut();
-        state.kernels.push(boxed);
+        state.kernels.push(kernel);
         state.scratch = state.scratch.max(scratch);
         drop(state);
         self.wrap(node)

@@ -143,10 +143,8 @@ fn templates(tokenizer: &Tokenizer, pairs: &mut Pairs) {
 /// The number of parameters with two digits, as in model names: 4.5B, 15M.
 fn size_label(parameters: u64) -> String {
     let units = [(1e12, "T"), (1e9, "B"), (1e6, "M")];
-    let (unit, suffix) = units
-        .into_iter()
-        .find(|&(unit, _)| parameters as f64 > unit)
-        .unwrap_or((1e3, "K"));
+    let (unit, suffix) =
+        units.into_iter().find(|&(unit, _)| parameters as f64 > unit).unwrap_or((1e3, "K"));
     let scaled = parameters as f64 / unit;
     let digits = if scaled.round_ties_even() < 10.0 { 1 } else { 0 };
     format!("{scaled:.digits$}{suffix}")

@@ -19,18 +19,17 @@ fn polynomial(x: f32, coefficients: &[f32]) -> f32 {
 }
 
 /// erf⁻¹ on (−1, 1).
-#[allow(clippy::excessive_precision)]
 fn inverse_erf(y: f32) -> f32 {
     const NEWTON_STEPS: usize = 2;
     const SLOPE: f32 = std::f32::consts::FRAC_2_SQRT_PI;
     let mut x = if y.abs() <= 0.7 {
         let z = y * y;
-        y * polynomial(z, &[-0.140543331, 0.914624893, -1.645349621, 0.886226899])
-            / polynomial(z, &[0.012229801, -0.329097515, 1.442710462, -2.118377725, 1.0])
+        y * polynomial(z, &[-0.14054333, 0.91462487, -1.6453496, 0.8862269])
+            / polynomial(z, &[0.012229801, -0.3290975, 1.4427105, -2.1183777, 1.0])
     } else {
         let z = (-((1.0 - y.abs()) / 2.0).ln()).sqrt();
-        let start = polynomial(z, &[1.641345311, 3.429567803, -1.624906493, -1.970840454])
-            / polynomial(z, &[1.6370678, 3.5438892, 1.0]);
+        let start = polynomial(z, &[1.6413453, 3.4295678, -1.6249065, -1.9708405])
+            / polynomial(z, &[1.6370678, 3.5438893, 1.0]);
         start.copysign(y)
     };
     for _ in 0..NEWTON_STEPS {
@@ -45,19 +44,16 @@ mod tests {
 
     #[test]
     fn the_published_value_is_hit_exactly() {
-        assert_eq!(multiplier(0.95), 1.644_853_353_500_366_2);
+        assert_eq!(f64::from(multiplier(0.95)), 1.6448533535003662);
         assert_eq!(multiplier(0.0), f32::NEG_INFINITY);
     }
 
     /// Against PyTorch's values (`Normal(0, 1).icdf` of an f32 tensor).
     #[test]
     fn other_shares_agree_with_the_reference() {
-        for (share, expected) in [
-            (0.75, 0.674_489_74),
-            (0.9, 1.281_551_5),
-            (0.99, 2.326_348_3),
-            (0.999, 3.090_236_2),
-        ] {
+        for (share, expected) in
+            [(0.75, 0.674_489_74), (0.9, 1.281_551_5), (0.99, 2.326_348_3), (0.999, 3.090_236_2)]
+        {
             let found = multiplier(share);
             assert!((found - expected).abs() <= 4e-7 * expected, "{share}: {found}");
         }

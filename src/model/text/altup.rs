@@ -106,14 +106,14 @@ pub fn correct<'b>(
     activated: Tensor<'b>,
 ) -> Corrected<'b> {
     let [e, t, a, _] = predictions.ne();
-    let corrected = if s.fused() {
+    let (streams, scaled) = if s.fused() {
         predictions.altup_correct(
             activated,
             s.weight(&w.altup_router_norm),
             s.weight(&w.altup_router),
             s.weight(&w.altup_correct_coef),
-            s.config.active,
-            s.config.eps,
+            s.weight(&w.altup_correct_scale),
+            (s.config.active, s.config.eps),
         )
     } else {
         let modalities = router(s, w, activated);
@@ -123,11 +123,11 @@ pub fn correct<'b>(
         let innovation = activated - active;
         // b_i · innovation, an outer product a token: [1, E, T] · [1, A, T] → [E, A, T]
         let outer = coefs.reshape([1, a, t, 1]).mul_mat(innovation.reshape([1, e, t, 1]));
-        outer.permute([0, 2, 1, 3]).cont() + predictions
+        let streams = outer.permute([0, 2, 1, 3]).cont() + predictions;
+        let active = streams.slice(2, s.config.active, 1).reshape([e, t, 1, 1]);
+        (streams, active * s.weight(&w.altup_correct_scale))
     };
-    s.tap("corrected", corrected);
-    let active = corrected.slice(2, s.config.active, 1).reshape([e, t, 1, 1]);
-    let scaled = active * s.weight(&w.altup_correct_scale);
+    s.tap("corrected", streams);
     s.tap("corrected_scaled", scaled);
-    Corrected { streams: corrected, scaled }
+    Corrected { streams, scaled }
 }

@@ -157,7 +157,7 @@ impl TextGraph {
         };
         let mut streams = altup::init(&scope, weights, e0);
         for il in 0..whole {
-            let input = per_layer::of_layer(inputs.expect("there are whole layers"), il);
+            let input = per_layer::of_layer(&scope, inputs.expect("there are whole layers"), il);
             streams = writer.whole_layer(il, streams, input, positions);
         }
         let rest = shape
@@ -275,7 +275,7 @@ impl<'b> Writer<'b, '_> {
         let one = rows.slice(1, 0, 1).reshape([shape.rows, 1, 1, 1]);
         let embedded = Activations::new(embedded.f32.get_rows(one));
         let inputs = per_layer::inputs(s, self.weights, last..c.layers, &embedded, table);
-        let input = |il: usize| per_layer::of_layer(inputs, il - last);
+        let input = |il: usize| per_layer::of_layer(s, inputs, il - last);
         let opened = opened.select(s, &self.weights.layers[last], rows);
         let mut streams = self.close(last, opened, input(last), positions);
         for il in last + 1..c.layers {

@@ -76,21 +76,48 @@ impl<'b> Opened<'b> {
         let x = active(s, self.predictions);
         let lau = laurel(s, w, &self.h);
         let attn = attention::attend(s, w, around.cache, &self.h, around.rotation, around.reach);
-        let attn = s.norm(attn, &w.post_attention_norm);
-        s.tap("attn_out_normed", attn);
-        let y = (x + attn + lau).scale(std::f32::consts::FRAC_1_SQRT_2);
+        let (y, n) = attention_residual(s, w, x, attn, self.h.f32, lau);
         s.tap("attn_laurel", y);
-
-        let n = s.norm(y, &w.ffn_norm);
         s.tap("ffn_in", n);
-        let f = s.norm(ffn(s, w, il, &Activations::new(n)), &w.post_ffw_norm);
-        s.tap("ffn_out_normed", f);
-        let activated = y + f;
+        let f = ffn(s, w, il, &Activations::new(n));
+        let activated = ffn_residual(s, w, y, f);
         s.tap("activated", activated);
 
         let corrected = altup::correct(s, w, self.predictions, activated);
         per_layer::gate(s, w, corrected, around.input)
     }
+}
+
+/// `y = ((x + RMS(attn)) + (h + RMS(lau)))/√2` and its norm for the FFN, `[E, T]` each.
+fn attention_residual<'b>(
+    s: &Scope<'b>,
+    w: &LayerWeights,
+    x: Tensor<'b>,
+    attn: Tensor<'b>,
+    h: Tensor<'b>,
+    lau: Tensor<'b>,
+) -> (Tensor<'b>, Tensor<'b>) {
+    if s.fused() {
+        let attn = (attn, s.weight(&w.post_attention_norm));
+        let lau = (lau, s.weight(&w.laurel_post_norm));
+        return x.attention_residual(attn, h, lau, s.weight(&w.ffn_norm), s.config.eps);
+    }
+    let attn = s.norm(attn, &w.post_attention_norm);
+    s.tap("attn_out_normed", attn);
+    let lau = h + s.norm(lau, &w.laurel_post_norm);
+    s.tap("laurel_out", lau);
+    let y = (x + attn + lau).scale(std::f32::consts::FRAC_1_SQRT_2);
+    (y, s.norm(y, &w.ffn_norm))
+}
+
+/// `y + RMS(f)`.
+fn ffn_residual<'b>(s: &Scope<'b>, w: &LayerWeights, y: Tensor<'b>, f: Tensor<'b>) -> Tensor<'b> {
+    if s.fused() {
+        return y.ffn_residual(f, s.weight(&w.post_ffw_norm), s.config.eps);
+    }
+    let f = s.norm(f, &w.post_ffw_norm);
+    s.tap("ffn_out_normed", f);
+    y + f
 }
 
 /// The active stream `[E, T]` of `[E, T, A]`.

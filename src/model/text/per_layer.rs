@@ -34,10 +34,11 @@ pub fn inputs<'b>(
     (context + rows).scale(std::f32::consts::FRAC_1_SQRT_2)
 }
 
-/// One layer's input `[P, T]` out of `[P, layers, T]`.
-pub fn of_layer(inputs: Tensor<'_>, index: usize) -> Tensor<'_> {
+/// One layer's input `[P, T]` out of `[P, layers, T]`; our kernel reads it where it lies.
+pub fn of_layer<'b>(s: &Scope<'b>, inputs: Tensor<'b>, index: usize) -> Tensor<'b> {
     let [p, _, t, _] = inputs.ne();
-    inputs.slice(1, index, 1).cont().reshape([p, t, 1, 1])
+    let input = inputs.slice(1, index, 1);
+    if s.fused() { input } else { input.cont().reshape([p, t, 1, 1]) }
 }
 
 /// The layer's end: what the gate lets through is added to every stream but the first. `input` is
@@ -56,7 +57,7 @@ pub fn gate<'b>(
     s.tap("ple_gated", gated);
     let projected = s.linear(&w.proj, &Activations::new(gated));
     s.tap("ple_proj", projected);
-    let out = if s.fused() && !s.has_taps() {
+    let out = if s.fused() {
         streams.add_to_streams(projected, s.weight(&w.post_norm), s.config.eps)
     } else {
         let normed = s.norm(projected, &w.post_norm);

@@ -3,7 +3,7 @@
 
 use std::cell::{OnceCell, RefCell};
 
-use crate::ggml::{Builder, Output, Stored, Tensor, Type};
+use crate::ggml::{Builder, Output, Quantized, Stored, Tensor};
 use crate::model::config::TextConfig;
 
 /// Which implementation computes what has two.
@@ -37,7 +37,7 @@ pub struct Scope<'b> {
 /// A value that several products read, with its 8-bit form made at most once.
 pub struct Activations<'b> {
     pub f32: Tensor<'b>,
-    q8: OnceCell<Tensor<'b>>,
+    q8: OnceCell<Quantized<'b>>,
 }
 
 impl<'b> Activations<'b> {
@@ -46,7 +46,7 @@ impl<'b> Activations<'b> {
     }
 
     /// The rows in 8 bits, for our kernels.
-    pub fn q8(&self) -> Tensor<'b> {
+    pub fn q8(&self) -> Quantized<'b> {
         *self.q8.get_or_init(|| self.f32.quantize_q8())
     }
 }
@@ -71,7 +71,9 @@ impl<'b> Scope<'b> {
     /// Makes a value readable, if this graph has taps. `ne` is the shape that is reported.
     pub fn tap(&self, name: &str, tensor: Tensor<'b>) {
         if let Some(taps) = &self.taps {
-            let readable = if tensor.is_contiguous() { tensor } else { tensor.cont() };
+            // A copy where kernels work in place: the value is to be read as it is here.
+            let kept = tensor.is_contiguous() && !self.fused();
+            let readable = if kept { tensor } else { tensor.cont() };
             taps.borrow_mut().push(Tap {
                 name: format!("{}{name}", self.prefix.borrow()),
                 ne: readable.ne(),
@@ -110,7 +112,9 @@ impl<'b> Scope<'b> {
     /// `RMS(x; w)` over each row.
     pub fn norm(&self, x: Tensor<'b>, weight: &Stored) -> Tensor<'b> {
         let weight = self.weight(weight);
-        debug_assert_eq!(weight.ty(), Type::F32);
+        if self.fused() {
+            return x.rms_norm_weighted(weight, self.config.eps);
+        }
         x.rms_norm(self.config.eps) * weight
     }
 }
