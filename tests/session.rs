@@ -48,7 +48,7 @@ fn options() -> ConversationOptions {
             batch: 24,
             cache: CacheType::F32,
             threads: 1,
-            kernels: Kernels::Ggml,
+            kernels: Kernels::Auto,
         },
         sampler: SamplerOptions { temperature: 0.0, ..SamplerOptions::default() },
         system: None,
