@@ -195,7 +195,7 @@ fn open(
             sampler.min_p,
             sampler.repeat_penalty,
             sampler.repeat_last_n,
-            sampler.seed
+            sampler.seed.unwrap_or_default()
         ));
     }
     let options = ConversationOptions {

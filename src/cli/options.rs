@@ -237,7 +237,7 @@ impl SamplingArgs {
             min_p: self.min_p.unwrap_or(defaults.min_p),
             repeat_penalty: self.repeat_penalty.unwrap_or(defaults.repeat_penalty),
             repeat_last_n: self.repeat_last_n.unwrap_or(defaults.repeat_last_n),
-            seed: self.seed.unwrap_or_else(random_seed),
+            seed: Some(self.seed.unwrap_or_else(random_seed)),
         }
     }
 }

@@ -1,10 +1,17 @@
 //! What conversations share: the file, the model, the tokenizer, the chat template.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use super::{Error, SamplerOptions};
+use super::error::Error;
+use super::prompt::Language;
+use super::sampler::{Sampler, SamplerOptions};
+use super::template::{ChatTemplate, GEMMA, SpecialTexts};
+use super::vocabulary::vocabulary;
+use crate::gguf::{Gguf, Metadata, Value};
+use crate::model::text::TextModel;
+use crate::tokenizer::{TokenId, Tokenizer};
 
 /// Where a model's bytes are.
 #[derive(Clone, Debug)]
@@ -54,7 +61,15 @@ impl OpenTimings {
 }
 
 /// An opened model, shared by conversations.
-pub struct Engine {}
+pub struct Engine {
+    gguf: Arc<Gguf>,
+    model: Arc<TextModel>,
+    language: Arc<Language>,
+    name: String,
+    sampling: SamplerOptions,
+    fingerprint: OnceLock<String>,
+    timings: OpenTimings,
+}
 
 impl Engine {
     /// Opens a model: file, weights, tokenizer, template, defaults.
@@ -62,45 +77,163 @@ impl Engine {
     /// # Errors
     /// A file that cannot be read or is not a sound Gemma 3n text model; a vocabulary without
     /// needed tokens; a template that does not parse.
-    pub fn open(_options: &EngineOptions) -> Result<Arc<Self>, Error> {
-        unimplemented!()
+    pub fn open(options: &EngineOptions) -> Result<Arc<Self>, Error> {
+        let mut timings = OpenTimings::default();
+        let gguf = Arc::new(timed(&mut timings.file, || open_file(options))?);
+        let model = timed(&mut timings.model, || TextModel::open(&gguf))?;
+        let tokenizer = timed(&mut timings.tokenizer, || open_tokenizer(&gguf))?;
+        let language = timed(&mut timings.template, || {
+            let template = open_template(&gguf, &tokenizer, options.template.as_deref())?;
+            Ok::<_, Error>(Language::new(tokenizer, template)?)
+        })?;
+        let sampling = sampling_defaults(gguf.metadata())?;
+        Sampler::new(sampling.clone())
+            .map_err(|error| Error::SamplingDefaults { file: gguf.path().to_path_buf(), error })?;
+        let stem = gguf.path().file_stem().unwrap_or_default().to_string_lossy();
+        let name = gguf.metadata().str("general.name")?.filter(|name| !name.is_empty());
+        Ok(Arc::new(Self {
+            name: name.unwrap_or(&stem).to_owned(),
+            language: Arc::new(language),
+            gguf,
+            model,
+            sampling,
+            fingerprint: OnceLock::new(),
+            timings,
+        }))
+    }
+
+    /// The open file.
+    pub fn gguf(&self) -> &Arc<Gguf> {
+        &self.gguf
+    }
+
+    /// The model's weights.
+    pub fn model(&self) -> &Arc<TextModel> {
+        &self.model
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        self.language.tokenizer()
+    }
+
+    /// Tokenizer and template.
+    pub(super) fn language(&self) -> &Arc<Language> {
+        &self.language
     }
 
     /// The file's path, or the built-in model's name.
     pub fn path(&self) -> &Path {
-        unimplemented!()
+        self.gguf.path()
     }
 
     /// `general.name`, else the file's name.
     pub fn name(&self) -> &str {
-        unimplemented!()
+        &self.name
     }
 
     /// SHA-256 of the header and both ends of every tensor, hexadecimal. Made when first
     /// asked for.
     pub fn fingerprint(&self) -> &str {
-        unimplemented!()
+        self.fingerprint.get_or_init(|| self.gguf.fingerprint())
     }
 
     /// Positions the model was trained for.
     pub fn trained_context(&self) -> usize {
-        unimplemented!()
+        self.model.config().context_length
     }
 
     /// Sampling defaults: the file's `general.sampling.*`, else Gemma's own (temperature 1,
-    /// top-k 64, top-p 0.95). The seed is 0: a caller chooses one.
+    /// top-k 64, top-p 0.95). The seed is left open.
     pub fn sampling_defaults(&self) -> SamplerOptions {
-        unimplemented!()
+        self.sampling.clone()
     }
 
     /// Where the chat template comes from, in words: the file, `--template PATH`, or
     /// Gemma's own.
     pub fn template_source(&self) -> &str {
-        unimplemented!()
+        self.language.template().origin()
     }
 
     /// Where the time of opening went.
     pub fn timings(&self) -> OpenTimings {
-        unimplemented!()
+        self.timings
     }
+}
+
+fn timed<T>(time: &mut Duration, work: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let result = work();
+    *time += started.elapsed();
+    result
+}
+
+fn open_file(options: &EngineOptions) -> Result<Gguf, Error> {
+    let gguf = match &options.model {
+        ModelSource::File(path) if options.mmap => Gguf::open(path)?,
+        ModelSource::File(path) => Gguf::read(path)?,
+        ModelSource::Static { name, bytes } => Gguf::from_static(name, bytes)?,
+    };
+    if options.mlock {
+        gguf.lock(&["per_layer_token_embd.weight"])?;
+    }
+    Ok(gguf)
+}
+
+fn open_tokenizer(gguf: &Gguf) -> Result<Tokenizer, Error> {
+    Ok(Tokenizer::new(vocabulary(gguf)?).map_err(|fault| {
+        super::vocabulary::VocabularyError::Pieces { file: gguf.path().to_path_buf(), fault }
+    })?)
+}
+
+/// The template named by the user, else the file's, else Gemma's own.
+fn open_template(
+    gguf: &Gguf,
+    tokenizer: &Tokenizer,
+    chosen: Option<&Path>,
+) -> Result<ChatTemplate, Error> {
+    let specials = special_texts(tokenizer);
+    if let Some(path) = chosen {
+        let source = std::fs::read(path)
+            .map_err(|error| Error::TemplateFile { file: path.to_path_buf(), error })?;
+        return Ok(ChatTemplate::new(&path.display().to_string(), &source, specials)?);
+    }
+    for key in ["tokenizer.chat_template", "tokenizer.chat_template.default"] {
+        if let Some(Value::String(source)) = gguf.metadata().get(key) {
+            let origin = format!("{}: {key}", gguf.path().display());
+            return Ok(ChatTemplate::new(&origin, source, specials)?);
+        }
+    }
+    Ok(ChatTemplate::new("Gemma's own template", GEMMA.as_bytes(), specials)?)
+}
+
+/// What templates may ask for: `bos_token` and the like.
+fn special_texts(tokenizer: &Tokenizer) -> SpecialTexts {
+    let text = |id: Option<TokenId>| {
+        id.map(|id| String::from_utf8_lossy(tokenizer.piece(id)).into_owned()).unwrap_or_default()
+    };
+    let vocabulary = tokenizer.vocabulary();
+    SpecialTexts {
+        bos: text(Some(tokenizer.bos())),
+        eos: text(tokenizer.id_of("<eos>")),
+        unk: text(vocabulary.unk()),
+        pad: text(vocabulary.pad()),
+    }
+}
+
+/// Gemma's own, and over them what the file says.
+fn sampling_defaults(metadata: &Metadata) -> Result<SamplerOptions, Error> {
+    let key = |name: &str| format!("general.sampling.{name}");
+    let float = |name: &str| metadata.f32(&key(name));
+    let count = |name: &str| metadata.u32(&key(name)).map(|n| n.map(|n| n as usize));
+    let gemma = SamplerOptions::default();
+    Ok(SamplerOptions {
+        temperature: float("temp")?.unwrap_or(gemma.temperature),
+        top_k: count("top_k")?.unwrap_or(gemma.top_k),
+        top_p: float("top_p")?.unwrap_or(gemma.top_p),
+        min_p: float("min_p")?.unwrap_or(gemma.min_p),
+        repeat_penalty: float("penalty_repeat")?.unwrap_or(gemma.repeat_penalty),
+        repeat_last_n: count("penalty_last_n")?.unwrap_or(gemma.repeat_last_n),
+        seed: gemma.seed,
+    })
 }

@@ -1,10 +1,72 @@
 //! What can go wrong in a conversation, each naming what it is about.
 
+use std::io;
+use std::path::PathBuf;
+
+use super::prompt::LanguageError;
+use super::sampler::SamplerError;
+use super::state::SessionFileError;
+use super::template::TemplateError;
+use super::vocabulary::VocabularyError;
+use crate::gguf;
+use crate::model::{OpenError, StepError};
+
 /// An error of this room. One line, without `error:`; [`Error::hint`] gives the second line
 /// where there is one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The file is no sound GGUF.
+    #[error(transparent)]
+    Gguf(#[from] gguf::Error),
+    /// It is no sound Gemma 3n text model.
+    #[error(transparent)]
+    Model(Box<OpenError>),
+    /// Its vocabulary cannot be used.
+    #[error(transparent)]
+    Vocabulary(#[from] VocabularyError),
+    /// Vocabulary and template do not fit together.
+    #[error(transparent)]
+    Language(#[from] LanguageError),
+    /// The file of `--template` cannot be read.
+    #[error("{}: {error}", file.display())]
+    TemplateFile {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The chat template is wrong, or refuses the messages.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The file's sampling defaults are out of range.
+    #[error("{}: metadata keys general.sampling.*: {error}", file.display())]
+    SamplingDefaults {
+        /// The file.
+        file: PathBuf,
+        /// Which, and why.
+        error: SamplerError,
+    },
+    /// A sampling option is out of range, or logits cannot be sampled.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// The model fails.
+    #[error("{}: {error}", model.display())]
+    Step {
+        /// The model's file.
+        model: PathBuf,
+        /// What fails.
+        error: StepError,
+    },
+    /// A session file cannot be written or used.
+    #[error(transparent)]
+    SessionFile(Box<SessionFileError>),
+    /// There is no user message without an answer.
+    #[error("there is no message to answer")]
+    NothingToAnswer,
+    /// A raw prompt without a token.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
     /// The prompt alone (system text and the newest message) does not fit.
     #[error("the prompt has {tokens} tokens, the context holds {capacity}")]
     PromptTooLong {
@@ -13,6 +75,26 @@ pub enum Error {
         /// Positions of the context.
         capacity: usize,
     },
+    /// The conversation does not fit, and no turn may be dropped.
+    #[error("the conversation has {tokens} tokens, the context holds {capacity}")]
+    ContextFull {
+        /// Tokens of the conversation.
+        tokens: usize,
+        /// Positions of the context.
+        capacity: usize,
+    },
+}
+
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        Self::Model(Box::new(error))
+    }
+}
+
+impl From<SessionFileError> for Error {
+    fn from(error: SessionFileError) -> Self {
+        Self::SessionFile(Box::new(error))
+    }
 }
 
 impl Error {
@@ -22,6 +104,12 @@ impl Error {
             Error::PromptTooLong { tokens, .. } => {
                 Some(format!("--ctx-size {} or more would hold it", tokens + 1))
             }
+            Error::ContextFull { tokens, .. } => Some(format!(
+                "take turns back or clear, drop old turns with --context-full drop, \
+                 or hold it with --ctx-size {} or more",
+                tokens + 1
+            )),
+            _ => None,
         }
     }
 }

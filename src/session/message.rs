@@ -15,6 +15,17 @@ pub enum Role {
     Model,
 }
 
+impl Role {
+    /// The name in templates.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Model => "assistant",
+        }
+    }
+}
+
 /// A piece of a message, in the order in which it was given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
@@ -40,6 +51,16 @@ impl Message {
     /// A message of words only.
     pub fn text(role: Role, text: impl Into<String>) -> Self {
         Self { role, content: vec![Part::Text { text: text.into() }] }
+    }
+
+    /// Bytes of all its words.
+    pub fn len(&self) -> usize {
+        self.content.iter().map(|Part::Text { text }| text.len()).sum()
+    }
+
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// All words of the message, one part after the other.

@@ -3,17 +3,39 @@
 //! [`Engine`] is what several conversations share: the opened file, the model, its
 //! tokenizer, chat template and defaults. [`Conversation`] is one of them: messages and
 //! the cache that holds them. Nothing here prints; answers and notices come as [`Event`]s.
+//!
+//! ```text
+//! messages → prompt (template, sentinels) → ids → cache (what is new) → logits
+//!   → sampler → generate (characters, stop strings) → listener
+//! ```
 
+mod cache;
 mod conversation;
+mod decode;
 mod engine;
 mod error;
 mod generate;
 mod message;
-mod pending;
+mod prompt;
+mod python_json;
+mod sampler;
+#[cfg(test)]
+mod script;
+mod state;
+mod stop;
+mod template;
+mod vocabulary;
 
 pub use conversation::{ContextFull, ContextUsage, Conversation, ConversationOptions};
 pub use engine::{Engine, EngineOptions, ModelSource, OpenTimings};
 pub use error::Error;
 pub use generate::{Event, Finish, Reply, ReplyTimings, TokenCounts};
 pub use message::{Message, Part, Role};
-pub use pending::{CacheType, DecoderOptions, Kernels, SamplerOptions, TokenId};
+pub use prompt::LanguageError;
+pub use sampler::{SamplerError, SamplerOptions};
+pub use state::{SessionFault, SessionFileError};
+pub use template::TemplateError;
+pub use vocabulary::{VocabularyError, vocabulary};
+
+pub use crate::model::text::{CacheType, DecoderOptions, Kernels};
+pub use crate::tokenizer::TokenId;

@@ -36,10 +36,10 @@ pub fn set(chat: &mut Conversation, name: &str, value: &str) -> anyhow::Result<(
         }
         "repeat-last-n" => options::number(value).map(|value| sampler.repeat_last_n = value),
         "seed" if value == "random" => {
-            sampler.seed = options::random_seed();
+            sampler.seed = Some(options::random_seed());
             Ok(())
         }
-        "seed" => options::number(value).map(|value| sampler.seed = value),
+        "seed" => options::number(value).map(|value| sampler.seed = Some(value)),
         "predict" => {
             let Limit(limit) = options::predict(value)
                 .map_err(|error| anyhow::anyhow!("predict {value}: {error}"))?;
@@ -71,7 +71,7 @@ pub fn shown(chat: &Conversation) -> String {
         sampler.min_p.to_string(),
         sampler.repeat_penalty.to_string(),
         sampler.repeat_last_n.to_string(),
-        sampler.seed.to_string(),
+        sampler.seed.unwrap_or_default().to_string(),
         limit,
         stops,
     ];

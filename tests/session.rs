@@ -1,0 +1,195 @@
+//! Conversations on a real model: answers, what is read again, and going on from a file.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use gemma3n::checkpoint::{Checkpoint, Float};
+use gemma3n::files::{convert, execute};
+use gemma3n::session::{
+    CacheType, ContextFull, Conversation, ConversationOptions, DecoderOptions, Engine,
+    EngineOptions, Event, Finish, Kernels, ModelSource, Reply, Role, SamplerOptions, TokenId,
+};
+
+/// The oracle's text checkpoint as a GGUF file; `None` (and a message) where it isn't there.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+fn model() -> Option<&'static Path> {
+    static MODEL: OnceLock<Option<(tempfile::TempDir, PathBuf)>> = OnceLock::new();
+    let model = MODEL.get_or_init(|| {
+        let shared = std::env::var_os("GEMMA3N_SHARED")
+            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+        let source = shared.join("oracle/text");
+        if !source.is_dir() {
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text-F32.gguf");
+        let checkpoint = Checkpoint::open(&source).unwrap();
+        let plan = convert::plan(&checkpoint, Some(Float::F32)).unwrap();
+        let mut progress = |_: u64, _: u64| ControlFlow::Continue(());
+        execute::execute(&plan, &checkpoint.weights, &path, false, &mut progress).unwrap();
+        Some((folder, path))
+    });
+    if model.is_none() {
+        eprintln!("skipped: no oracle/text beside the repository");
+    }
+    model.as_ref().map(|(_, path)| path.as_path())
+}
+
+fn engine(path: &Path) -> Arc<Engine> {
+    let model = ModelSource::File(path.to_path_buf());
+    Engine::open(&EngineOptions { model, template: None, mmap: true, mlock: false }).unwrap()
+}
+
+fn options() -> ConversationOptions {
+    ConversationOptions {
+        decoder: DecoderOptions {
+            context: 256,
+            batch: 24,
+            cache: CacheType::F32,
+            threads: 1,
+            kernels: Kernels::Auto,
+        },
+        sampler: SamplerOptions { temperature: 0.0, ..SamplerOptions::default() },
+        system: None,
+        context_full: ContextFull::Drop,
+        stops: Vec::new(),
+        max_tokens: Some(24),
+        ignore_eos: true,
+    }
+}
+
+fn go_on(_: Event<'_>) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn ask(talk: &mut Conversation, text: &str) -> Reply {
+    talk.push_user(text);
+    talk.reply(&mut go_on).unwrap()
+}
+
+/// Case `text_chat` of the oracle: transformers 5.23, F32, greedy.
+#[test]
+fn a_chat_is_continued_as_the_reference_continues_it() {
+    const RENDERED: &str = "<bos><start_of_turn>user\nYou are a helpful assistant.\n\n\
+        What is the sum of 3 and 14?<end_of_turn>\n<start_of_turn>model\nIt is 17.<end_of_turn>\n\
+        <start_of_turn>user\nAnd times 2?<end_of_turn>\n<start_of_turn>model\n";
+    const GREEDY: [u32; 24] = [
+        251, 554, 389, 32, 201, 548, 445, 440, 534, 986, 587, 735, 336, 91, 1000, 820, 329, 464,
+        619, 598, 505, 956, 945, 711,
+    ];
+    let Some(path) = model() else { return };
+    let mut talk = Conversation::new(engine(path), options()).unwrap();
+    let reply = talk.complete_raw(RENDERED, &mut go_on).unwrap();
+    assert_eq!(reply.tokens.prompt, 64);
+    assert_eq!(reply.ids, GREEDY.map(TokenId));
+    assert_eq!(reply.finish, Finish::Length);
+    // The same words as a conversation are the same tokens: the cache holds the whole prompt.
+    let mut talk = Conversation::new(engine(path), options()).unwrap();
+    talk.set_system(Some("You are a helpful assistant.".to_owned()));
+    let question = ask(&mut talk, "What is the sum of 3 and 14? ");
+    let opening = talk.complete_raw(&RENDERED[..RENDERED.find("It is").unwrap()], &mut go_on);
+    let opening = opening.unwrap();
+    assert_eq!(opening.ids, question.ids);
+    assert_eq!(opening.tokens.cached, question.tokens.prompt - 1);
+}
+
+#[test]
+fn turns_on_a_kept_cache_equal_turns_read_anew() {
+    let Some(path) = model() else { return };
+    let engine = engine(path);
+    let mut kept = Conversation::new(engine.clone(), options()).unwrap();
+    ask(&mut kept, "one");
+    let second = ask(&mut kept, "two");
+    assert!(second.tokens.cached > 0);
+    kept.retry();
+    let again = kept.reply(&mut go_on).unwrap();
+    assert_eq!(again.ids, second.ids);
+    assert_eq!(again.tokens.prompt, second.tokens.prompt);
+
+    // A conversation with nothing in its cache, that has said the same.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("talk");
+    kept.save(&file).unwrap();
+    let mut anew = Conversation::new(engine, options()).unwrap();
+    anew.load(&file).unwrap();
+    anew.retry();
+    anew.complete_raw("something else altogether", &mut go_on).unwrap();
+    let anew = anew.reply(&mut go_on).unwrap();
+    assert!(anew.tokens.cached < 3, "{}", anew.tokens.cached);
+    assert_eq!(anew.ids, second.ids);
+    assert_eq!(anew.text, second.text);
+}
+
+#[test]
+fn a_loaded_session_goes_on_as_if_it_had_never_stopped() {
+    let Some(path) = model() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("talk");
+    let random = SamplerOptions { temperature: 1.0, seed: Some(7), ..SamplerOptions::default() };
+    for cache in [CacheType::F32, CacheType::F16, CacheType::Q8_0] {
+        let mut options = ConversationOptions { sampler: random.clone(), ..options() };
+        options.decoder.cache = cache;
+        options.system = Some("Be brief.".to_owned());
+        let mut first = Conversation::new(engine(path), options.clone()).unwrap();
+        // Longer than the sliding window, so that its ring has turned.
+        ask(&mut first, "one, two, three, four, five, six");
+        first.save(&file).unwrap();
+        let on = ask(&mut first, "and then?");
+
+        options.system = None;
+        let mut second = Conversation::new(engine(path), options).unwrap();
+        second.load(&file).unwrap();
+        assert_eq!(second.system(), Some("Be brief."));
+        assert_eq!(second.messages().len(), 2);
+        assert_eq!(second.messages()[1].role, Role::Model);
+        let loaded = ask(&mut second, "and then?");
+        assert_eq!(loaded.ids, on.ids, "{cache:?}");
+        assert_eq!(loaded.text, on.text);
+        assert_eq!(loaded.tokens, on.tokens, "{cache:?}");
+    }
+}
+
+#[test]
+fn a_long_conversation_stays_within_its_context() {
+    let Some(path) = model() else { return };
+    let mut options = options();
+    options.decoder.context = 128;
+    options.system = Some("Be brief.".to_owned());
+    let mut talk = Conversation::new(engine(path), options).unwrap();
+    let mut dropped = 0;
+    for turn in 0..8 {
+        talk.push_user(&format!("question number {turn}"));
+        let reply = talk
+            .reply(&mut |event| {
+                if let Event::TurnsDropped { turns, .. } = event {
+                    dropped += turns;
+                }
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(reply.finish, Finish::Length);
+        let usage = talk.context_usage();
+        assert!(usage.used <= usage.capacity);
+    }
+    assert!(dropped > 0);
+    assert_eq!(talk.messages().len(), 16 - 2 * dropped);
+}
+
+#[test]
+fn another_model_refuses_the_session() {
+    let Some(path) = model() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("other.gguf");
+    let mut bytes = std::fs::read(path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&other, bytes).unwrap();
+    let file = folder.path().join("talk");
+    let mut talk = Conversation::new(engine(path), options()).unwrap();
+    ask(&mut talk, "one");
+    talk.save(&file).unwrap();
+    let mut talk = Conversation::new(engine(&other), options()).unwrap();
+    let error = talk.load(&file).unwrap_err().to_string();
+    assert!(error.contains("the session is of another model"), "{error}");
+}
