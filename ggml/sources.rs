@@ -55,6 +55,10 @@ pub const DEFINES_LINUX: &[(&str, Option<&str>)] =
 /// Our own kernels, relative to `ggml/kernels` of this repository.
 pub const KERNELS: &[&str] = &[
     "features.cpp",
+    "quantize.cpp",
+    "gemv.cpp",
+    "gemm.cpp",
+    "product.cpp",
     "altup.cpp",
     "norms.cpp",
     "activation.cpp",

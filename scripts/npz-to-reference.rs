@@ -8,6 +8,8 @@
 
 #[path = "../tests/support/npz.rs"]
 mod npz;
+#[path = "../tests/support/reference_file.rs"]
+mod reference_file;
 
 use std::{
     collections::BTreeMap,
@@ -78,7 +80,7 @@ fn main() -> Result<()> {
         reference.media = options.media.clone();
         reference.tolerances = options.tolerance.iter().cloned().collect();
         let output = if alone { options.output.clone() } else { row_path(&options.output, row)? };
-        npz::write(&reference, &output).with_context(|| output.display().to_string())?;
+        reference_file::write(&reference, &output).with_context(|| output.display().to_string())?;
     }
     Ok(())
 }

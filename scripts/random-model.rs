@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
-use gemma3n::gguf::{Layout, OwnedValue, TensorType, Writer};
+use gemma3n::gguf::{Layout, TensorType, Writer};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -135,7 +135,9 @@ fn main() -> Result<()> {
     set_metadata(&mut layout, &sizes, &options);
     set_vocabulary(&mut layout, &Vocabulary::generate(sizes.vocab as usize, &mut rng));
     for plan in &plans {
-        layout.add_tensor(&plan.name, &plan.ne, plan.ty)?;
+        let mut ne = [1; 4];
+        ne[..plan.ne.len()].copy_from_slice(&plan.ne);
+        layout.add_tensor(&plan.name, ne, plan.ne.len() as u32, plan.ty);
     }
     let mut writer = Writer::create(&options.output, &layout, true)?;
     let mut pools = Pools::new(options.seed);
@@ -157,7 +159,7 @@ fn write_tensor(
             let count = plan.ne.iter().product::<u64>();
             let values = (0..count).map(|_| centre + half * rng.random_range(-1.0f32..1.0));
             let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
-            return Ok(writer.append(&bytes)?);
+            return Ok(writer.append(&plan.name, &bytes)?);
         }
         Fill::Normal(deviation) => (deviation, u64::MAX),
         Fill::NormalRows(deviation, rows) => (deviation, rows),
@@ -172,12 +174,13 @@ fn write_tensor(
         let count = at_once.min(rows.min(full_rows) - done);
         bytes.clear();
         pools.lay_rows((plan.ty, deviation), (row_len, count as usize), rng, &mut bytes)?;
-        writer.append(&bytes)?;
+        writer.append(&plan.name, &bytes)?;
         done += count;
     }
-    let zero_row = gemma3n::ggml::quantize::quantize(plan.ty, &vec![0.0; row_len], row_len)?;
+    // Zeros are zero bytes in every type: scales are 0.
+    let zeros = vec![0; row_bytes as usize];
     for _ in done..rows {
-        writer.append(&zero_row)?;
+        writer.append(&plan.name, &zeros)?;
     }
     Ok(())
 }
@@ -283,17 +286,17 @@ fn set_metadata(layout: &mut Layout, sizes: &Sizes, options: &Options) {
     // 0.95 quantile of the normal distribution; no cut where it is -inf.
     let sparsity: Vec<f32> =
         (0..layers).map(|i| if i < 10 { 1.644_853_5 } else { f32::NEG_INFINITY }).collect();
-    layout.set("gemma3n.feed_forward_length", OwnedValue::from(vec![sizes.ffn as i32; layers]));
-    layout.set("gemma3n.attention.sliding_window_pattern", OwnedValue::from(sliding));
-    layout.set("gemma3n.activation_sparsity_scale", OwnedValue::from(sparsity));
+    layout.set("gemma3n.feed_forward_length", vec![sizes.ffn as i32; layers]);
+    layout.set("gemma3n.attention.sliding_window_pattern", sliding);
+    layout.set("gemma3n.activation_sparsity_scale", sparsity);
 }
 
 fn set_vocabulary(layout: &mut Layout, vocabulary: &Vocabulary) {
     layout.set("tokenizer.ggml.model", "llama");
     layout.set("tokenizer.ggml.pre", "default");
-    layout.set("tokenizer.ggml.tokens", OwnedValue::from(vocabulary.pieces.clone()));
-    layout.set("tokenizer.ggml.scores", OwnedValue::from(vocabulary.scores.clone()));
-    layout.set("tokenizer.ggml.token_type", OwnedValue::from(vocabulary.kinds.clone()));
+    layout.set("tokenizer.ggml.tokens", vocabulary.pieces.clone());
+    layout.set("tokenizer.ggml.scores", vocabulary.scores.clone());
+    layout.set("tokenizer.ggml.token_type", vocabulary.kinds.clone());
     for (key, id) in [("bos", 2u32), ("eos", 1), ("unknown", 3), ("padding", 0)] {
         layout.set(&format!("tokenizer.ggml.{key}_token_id"), id);
     }

@@ -76,7 +76,7 @@ fn open_bytes(bytes: &[u8]) -> Result<Gguf, Error> {
 
 /// The message for a file with these bytes; it must not open.
 fn message(bytes: &[u8]) -> String {
-    open_bytes(bytes).err().expect("must be refused").to_string()
+    open_bytes(bytes).expect_err("must be refused").to_string()
 }
 
 fn write(path: &Path, layout: &Layout, data: &[Vec<u8>]) {
@@ -466,15 +466,15 @@ fn another_alignment_is_read() {
 fn paths_that_are_no_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let fault = |path: &Path| Gguf::open(path).unwrap_err();
-    assert!(matches!(fault(folder.path()).fault, Fault::Directory));
-    assert!(matches!(fault(Path::new("/dev/null")).fault, Fault::NotRegular));
+    assert!(matches!(*fault(folder.path()).fault, Fault::Directory));
+    assert!(matches!(*fault(Path::new("/dev/null")).fault, Fault::NotRegular));
     let missing = folder.path().join("missing.gguf");
     let expected = format!("{}: No such file or directory", missing.display());
     assert_eq!(fault(&missing).to_string(), expected);
     let empty = folder.path().join("empty.gguf");
     fs::write(&empty, b"").unwrap();
-    assert!(matches!(fault(&empty).fault, Fault::Empty));
-    assert!(matches!(Gguf::read(&empty).unwrap_err().fault, Fault::Empty));
+    assert!(matches!(*fault(&empty).fault, Fault::Empty));
+    assert!(matches!(*Gguf::read(&empty).unwrap_err().fault, Fault::Empty));
 }
 
 /// Writes part `no` of `count`, with one tensor named `tensor` (none if empty).
@@ -560,7 +560,7 @@ fn an_unfinished_file_leaves_nothing_and_a_finished_one_is_whole() {
     write(&target, &layout, &data);
     assert_eq!((files(), fs::metadata(&target).unwrap().len()), (1, 800));
     let exists = Writer::create(&target, &layout, false).unwrap_err();
-    assert!(matches!(exists.fault, Fault::Exists));
+    assert!(matches!(*exists.fault, Fault::Exists));
     write(&target, &layout, &[vec![4; 24], vec![2; 10], vec![3; 68]]);
     let gguf = Gguf::open(&target).unwrap();
     assert_eq!(gguf.data(gguf.tensor("a.weight").unwrap()), [4; 24]);
@@ -573,7 +573,7 @@ fn a_target_that_comes_into_being_meanwhile_is_kept() {
     let target = folder.path().join("out.gguf");
     let writer = Writer::create(&target, &Layout::new(), false).unwrap();
     fs::write(&target, b"precious").unwrap();
-    assert!(matches!(writer.finish().unwrap_err().fault, Fault::Exists));
+    assert!(matches!(*writer.finish().unwrap_err().fault, Fault::Exists));
     assert_eq!(fs::read(&target).unwrap(), b"precious");
 }
 
@@ -581,8 +581,8 @@ fn a_target_that_comes_into_being_meanwhile_is_kept() {
 fn targets_that_are_no_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let create = |target: &Path| Writer::create(target, &Layout::new(), true).unwrap_err();
-    assert!(matches!(create(folder.path()).fault, Fault::Directory));
-    assert!(matches!(create(Path::new("/dev/null")).fault, Fault::NotRegular));
+    assert!(matches!(*create(folder.path()).fault, Fault::Directory));
+    assert!(matches!(*create(Path::new("/dev/null")).fault, Fault::NotRegular));
     let nowhere = create(&folder.path().join("missing/out.gguf")).to_string();
     assert!(nowhere.ends_with("missing/out.gguf: No such file or directory"), "{nowhere}");
 }

@@ -1,6 +1,7 @@
 // C interface of the kernels: plain functions on pointers with sizes.
 // They know neither GGUF nor Rust, allocate nothing and never throw.
 #pragma once
+#include <stddef.h>
 #include <stdint.h>
 #ifdef __cplusplus
 extern "C" {
@@ -88,14 +89,6 @@ void g3n_sparse_gated_up(int type, const void *w, int64_t w_stride, int64_t k, i
                          const float *gate, const float *cutoff, const void *a, int64_t a_stride,
                          int64_t T, float *out, void *scratch, int ith, int nth);
 
-// Products of a few rows, which the sparse layers need.
-// out[i] = row rows[i] of w (w_stride bytes a row) times the activation row a.
-void g3n_gather_dots(int type, const void *w, int64_t w_stride, int64_t k, const int32_t *rows,
-                     int64_t n_rows, const void *a, float *out);
-// out[i] = the one row w_row times activation row tokens[i] of a.
-void g3n_row_dots(int type, const void *w_row, int64_t k, const void *a, int64_t a_stride,
-                  const int32_t *tokens, int64_t n_tokens, float *out);
-
 // RMS over each head of x [d, H, T] (w [d] or null), then the rotation by cosines, sines [d/2, T].
 // out may be x.
 void g3n_qk_norm_rope(const float *x, const float *w, float eps, const float *cosines,
@@ -110,6 +103,33 @@ int64_t g3n_attention_scratch_bytes(int64_t d);
 void g3n_attention(const float *q, int type, const void *k, const void *v, int64_t kv_stride,
                    const uint16_t *mask, int64_t mask_stride, int64_t slots, int64_t d, int64_t H,
                    int64_t K, int64_t T, float *out, void *scratch, int ith, int nth);
+
+// ---- Products: quantize.cpp, gemv.cpp, gemm.cpp, product.cpp.
+//
+// Products of quantized weights with activations in 8 bits. The form (AVX-512 VNNI, AVX2, scalar) is chosen when the
+// files are compiled, by the compiler's macros: build.rs compiles for one -march. `type` is ggml's number of the type.
+
+// A row of k activations (k a multiple of 32) in 8 bits; its layout is product_activations.h's own business.
+// Rows are to start at multiples of 64 bytes: g3n_q8_row_bytes is one.
+size_t g3n_q8_row_bytes(int64_t k);
+void g3n_q8_quantize(const float *x, int64_t k, void *out);
+
+// Whether there is a product for rows of k weights of this type.
+int g3n_product_supports(int type, int64_t k);
+
+// out[t * out_stride + r] = dot(w row r, a row t) for r < m, t < n. Strides of w and a are in bytes, of out in floats.
+// Each of nth threads calls it with its own ith; rows of the result are shared out, nobody waits for anybody.
+// scratch: nth times g3n_product_scratch_bytes, one stretch for all threads.
+size_t g3n_product_scratch_bytes(int type, int64_t k, int64_t n);
+void g3n_product(int type, const void *w, int64_t w_stride, int64_t k, int64_t m, const void *a, int64_t a_stride, int64_t n, float *out,
+                 int64_t out_stride, void *scratch, int ith, int nth);
+
+// out[i] = dot(w row rows[i], a), one row of activations.
+void g3n_gather_dots(int type, const void *w, int64_t w_stride, int64_t k, const int32_t *rows, int64_t n_rows, const void *a, float *out);
+
+// out[i] = dot(w_row, a row tokens[i]), one row of weights, decoded once.
+void g3n_row_dots(int type, const void *w_row, int64_t k, const void *a, int64_t a_stride, const int32_t *tokens, int64_t n_tokens,
+                  float *out);
 
 #ifdef __cplusplus
 }

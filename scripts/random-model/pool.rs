@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result};
-use gemma3n::{ggml::quantize::quantize, gguf::TensorType};
+use gemma3n::{
+    ggml::{Type, quantize},
+    gguf::TensorType,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -60,6 +63,8 @@ fn piece_len(ty: TensorType, row_len: usize) -> usize {
 
 impl Pool {
     fn new(ty: TensorType, deviation: f32, piece: usize, seed: u64) -> Result<Self> {
+        let element = Type::weight_from_id(ty.id())
+            .with_context(|| format!("{ty} is not a type of weights"))?;
         let chunks = (0..PICKS as u64 / 64).into_par_iter().map(|chunk| {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             rng.set_stream(
@@ -70,7 +75,7 @@ impl Pool {
                 .take(64 * piece)
                 .map(|x: f32| x * deviation)
                 .collect();
-            quantize(ty, &values, piece)
+            quantize(element, &values, piece)
         });
         let packed =
             chunks.collect::<Result<Vec<_>, _>>().with_context(|| ty.to_string())?.concat();

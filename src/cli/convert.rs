@@ -113,7 +113,7 @@ fn write(
         Err(error @ Error::BeyondF16 { .. }) => {
             Err(error).hint(|| "--type bf16 holds it".to_owned())
         }
-        Err(Error::Gguf(error)) if matches!(error.fault, Fault::Exists) => {
+        Err(Error::Gguf(error)) if matches!(*error.fault, Fault::Exists) => {
             Err(error).hint(|| "--force overwrites".to_owned())
         }
         Err(error) => Err(error.into()),

@@ -3,10 +3,12 @@
 //! `options.rs` turns what was typed into what is meant; `output.rs` and `progress.rs` alone
 //! print. A command gives back how it ended, this file makes the exit code of it.
 
+mod bench;
 mod chat;
 mod completions;
 mod convert;
 mod input;
+mod inspect;
 mod interrupt;
 mod machine;
 mod man;
@@ -15,8 +17,10 @@ mod options;
 mod output;
 mod progress;
 mod repl;
+mod verify;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::panic;
 use std::process::ExitCode;
 
@@ -54,19 +58,29 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Bench(bench::Args),
     Chat(Box<chat::Args>),
     Completions(completions::Args),
     Convert(convert::Args),
+    /// Show what a GGUF file is
+    Inspect(inspect::Args),
     Man(man::Args),
+    Verify(verify::Args),
 }
 
 impl Command {
     fn run(&self, output: &Output) -> anyhow::Result<Status> {
         match self {
+            Self::Bench(args) => bench::run(args, output),
             Self::Chat(args) => chat::run(args, output),
             Self::Completions(args) => completions::run(args, output),
             Self::Convert(args) => convert::run(args, output),
+            Self::Inspect(args) => {
+                writeln!(output.stdout(), "{}", inspect::run(args)?)?;
+                Ok(Status::Done)
+            }
             Self::Man(args) => man::run(args, output),
+            Self::Verify(args) => verify::run(args, output),
         }
     }
 }

@@ -162,7 +162,11 @@ impl ModelArgs {
 impl ModelOptions {
     /// What the decoder needs, now that the model is open and says what it was trained for.
     pub fn decoder(&self, engine: &Engine, output: &Output) -> DecoderOptions {
-        let trained = engine.trained_context();
+        self.decoder_for(engine.trained_context(), output)
+    }
+
+    /// The same, for a model that was trained for so many positions.
+    pub fn decoder_for(&self, trained: usize, output: &Output) -> DecoderOptions {
         let context = match self.context {
             None => DEFAULT_CONTEXT.min(trained),
             Some(0) => trained,

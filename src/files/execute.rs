@@ -51,7 +51,7 @@ pub fn execute(
     }
     let layout = plan.layout()?;
     let writer = Writer::create(target, &layout, overwrite)?;
-    let total = writer.len();
+    let total = writer.file_len();
     let mut job = Job { weights, writer, progress, done: 0, total, chunk: Chunk::default() };
     for tensor in &plan.tensors {
         job.write_tensor(tensor)?;

@@ -5,6 +5,7 @@
 //! - [`Builder`], [`Tensor`]: writing a graph. Shapes, types and strides are checked before a
 //!   node is made, since ggml's own checks end the process.
 //! - [`Graph`]: run many times, with new inputs.
+//! - [`quantize`]: rows of F32 to any type.
 //!
 //! The C side is compiled by build.rs from a pinned Cargo package: ggml/README.md.
 
@@ -14,7 +15,9 @@ mod graph;
 mod kernels;
 mod machine;
 mod nodes;
-mod products_temp;
+mod product_nodes;
+mod products;
+mod quantize;
 mod store;
 mod sys;
 mod threads;
@@ -23,6 +26,8 @@ mod types;
 pub use builder::{Builder, Tensor};
 pub use graph::{Element, Graph, Input, Output, RunError};
 pub use machine::check_machine;
+pub use product_nodes::Quantized;
+pub use quantize::{QuantizeError, quantize};
 pub use store::Stored;
 pub use threads::Threads;
 pub use types::Type;

@@ -11,12 +11,12 @@ pub struct Error {
     /// The file, or the part of a split file, it is about.
     pub file: PathBuf,
     /// What is wrong.
-    pub fault: Fault,
+    pub fault: Box<Fault>,
 }
 
 impl Error {
     pub(super) fn new(file: &Path, fault: impl Into<Fault>) -> Self {
-        Self { file: file.to_path_buf(), fault: fault.into() }
+        Self { file: file.to_path_buf(), fault: Box::new(fault.into()) }
     }
 }
 

@@ -270,3 +270,18 @@ fn join(ranges: &[Range<u64>], len: u64) -> Vec<Range<usize>> {
     }
     joined
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_sorted_cut_and_joined() {
+        let ranges = [20_000..20_010, 0..10, 100..200, 9_000..9_100, 50..60, 29_000..u64::MAX];
+        assert_eq!(join(&ranges, 30_000), [0..200, 9_000..9_100, 20_000..20_010, 29_000..30_000]);
+        let backwards = Range { start: 5, end: 2 };
+        let near = join(&[4000..8000, 9000..9001, backwards], 30_000);
+        assert_eq!(near, vec![Range { start: 4000, end: 9001 }]);
+        assert!(join(&[70..90, u64::MAX - 1..u64::MAX], 70).is_empty());
+    }
+}

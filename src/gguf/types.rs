@@ -128,3 +128,30 @@ pub(super) fn removed_type(id: u32) -> Option<&'static str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_fill_whole_blocks() {
+        assert_eq!(TensorType::F16.row_bytes(3), Some(6));
+        assert_eq!(TensorType::Q4_K.row_bytes(2048), Some(8 * 144));
+        assert_eq!(TensorType::Q4_K.row_bytes(2049), None);
+        assert_eq!(TensorType::F64.row_bytes(u64::MAX), None);
+    }
+
+    #[test]
+    fn ids_and_names_lead_back() {
+        for &ty in TensorType::ALL {
+            assert_eq!(TensorType::from_id(ty.id()), Some(ty));
+            assert_eq!(TensorType::from_name(&ty.name().to_lowercase()), Some(ty));
+            assert!(removed_type(ty.id()).is_none());
+        }
+        // Every id below 44 is a type or a removed one.
+        for id in 0..44 {
+            assert!(TensorType::from_id(id).is_some() != removed_type(id).is_some(), "{id}");
+        }
+        assert_eq!(TensorType::from_id(44), None);
+    }
+}

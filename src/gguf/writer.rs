@@ -55,14 +55,9 @@ impl Writer {
         Ok(Self { target, overwrite, file, names, encoded, current: 0, written: 0 })
     }
 
-    /// Bytes of the whole file.
-    pub fn len(&self) -> u64 {
+    /// Bytes the whole file will have.
+    pub fn file_len(&self) -> u64 {
         self.encoded.len
-    }
-
-    /// Whether there is nothing in the file; there is always a header.
-    pub fn is_empty(&self) -> bool {
-        false
     }
 
     /// Appends bytes of a tensor. Tensors come in the layout's order, each in as many pieces as

@@ -1,26 +1,7 @@
 //! Stand-ins for types of the rooms below, until those land.
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CacheType {
-    F32,
-    F16,
-    Q8_0,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kernels {
-    Auto,
-    Ggml,
-}
-
-#[derive(Clone, Debug)]
-pub struct DecoderOptions {
-    pub context: usize,
-    pub batch: usize,
-    pub cache: CacheType,
-    pub threads: usize,
-    pub kernels: Kernels,
-}
+pub use crate::model::text::{CacheType, DecoderOptions, Kernels};
+pub use crate::tokenizer::TokenId;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplerOptions {
@@ -32,6 +13,3 @@ pub struct SamplerOptions {
     pub repeat_last_n: usize,
     pub seed: u64,
 }
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TokenId(pub u32);

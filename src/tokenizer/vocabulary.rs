@@ -13,22 +13,6 @@ use super::{Error, TokenId};
 /// U+2581, which pieces have in place of a space.
 pub(super) const SPACE_MARK: char = '\u{2581}';
 
-/// Gemma's control tokens. Converters have written some of them as user-defined (a file of theirs
-/// would let a user's `<start_of_image>` through), so these are control tokens in any file.
-const CONTROL: [&str; 11] = [
-    "<pad>",
-    "<eos>",
-    "<bos>",
-    "<start_of_turn>",
-    "<end_of_turn>",
-    "<start_of_image>",
-    "<end_of_image>",
-    "<image_soft_token>",
-    "<start_of_audio>",
-    "<end_of_audio>",
-    "<audio_soft_token>",
-];
-
 /// What a piece is, numbered as in `tokenizer.ggml.token_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
@@ -149,11 +133,6 @@ impl Vocabulary {
             virtuals: Vec::new(),
         };
         vocabulary.fill_index();
-        for text in CONTROL {
-            if let Some(id) = vocabulary.find(text) {
-                vocabulary.kinds[id as usize] = TokenKind::Control;
-            }
-        }
         vocabulary.find_bytes()?;
         vocabulary.find_specials()?;
         Ok(vocabulary)

@@ -13,6 +13,9 @@ use super::scope::{Activations, Scope};
 use super::weights::LayerWeights;
 use crate::ggml::{Tensor, Type};
 
+/// From so many queries on ggml's attention works in tiles, which is faster than ours.
+const TILED_QUERIES: usize = 64;
+
 /// RoPE's tables for the positions of a batch: `[D/2, 1, T]`.
 #[derive(Clone, Copy)]
 pub struct Rotation<'b> {
@@ -63,14 +66,9 @@ pub fn attend<'b>(
     let q = s.linear(&w.attn_q, h).reshape([d, heads, t, 1]);
     let q = rotated(s, q, s.weight(&w.attn_q_norm), rotation);
     s.tap("q", q);
-    let q = q.permute([0, 2, 1, 3]); // [D, T, H]
-    let keys = read(s, &cache.k, reach.slots);
-    let values = read(s, &cache.v, reach.slots);
-    let context = if keys.ty() == Type::F32 {
-        explicit(s, q, keys, values, reach.mask)
-    } else {
-        q.flash_attention(keys, values, reach.mask, 1.0) // [D, H, T]
-    };
+    let keys = s.weight(&cache.k).slice(1, 0, reach.slots);
+    let values = s.weight(&cache.v).slice(1, 0, reach.slots);
+    let context = mix(s, q, keys, values, reach.mask); // [D, H, T]
     let context = context.reshape([d * heads, t, 1, 1]);
     s.tap("attn_context", context);
     let out = s.linear(&w.attn_output, &Activations::new(context));
@@ -78,12 +76,26 @@ pub fn attend<'b>(
     out
 }
 
-/// The first `slots` of a cache tensor as `[D, slots, K]`.
-fn read<'b>(s: &Scope<'b>, stored: &crate::ggml::Stored, slots: usize) -> Tensor<'b> {
-    let (d, heads) = (s.config.head_dim, s.config.kv_heads);
-    let all = s.weight(stored);
-    let total = all.ne()[1];
-    all.reshape([d, heads, total, 1]).slice(2, 0, slots).permute([0, 2, 1, 3])
+/// `softmax(q·kᵀ + mask)·v`: q `[D, H, T]`, k and v `[D·K, slots]` → `[D, H, T]`.
+fn mix<'b>(
+    s: &Scope<'b>,
+    q: Tensor<'b>,
+    k: Tensor<'b>,
+    v: Tensor<'b>,
+    mask: Tensor<'b>,
+) -> Tensor<'b> {
+    let scores_wanted = s.has_taps() && k.ty() == Type::F32;
+    let few = q.ne()[2] < TILED_QUERIES || k.ty() == Type::Q8_0;
+    if s.fused() && few && !scores_wanted {
+        return q.attention(k, v, mask);
+    }
+    let (d, heads, slots) = (s.config.head_dim, s.config.kv_heads, k.ne()[1]);
+    let by_head = |x: Tensor<'b>| x.reshape([d, heads, slots, 1]).permute([0, 2, 1, 3]);
+    let (q, k, v) = (q.permute([0, 2, 1, 3]), by_head(k), by_head(v));
+    if k.ty() == Type::F32 && (scores_wanted || !s.fused()) {
+        return explicit(s, q, k, v, mask);
+    }
+    q.flash_attention(k, v, mask, 1.0)
 }
 
 /// Attention with scores that exist as a tensor: for the f32 cache, where all is f32.

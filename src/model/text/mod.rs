@@ -52,6 +52,11 @@ impl TextModel {
         &self.config
     }
 
+    /// Bytes that decoding one token reads from the file.
+    pub fn bytes_per_token(&self) -> usize {
+        self.weights.bytes_per_token(&self.config)
+    }
+
     pub fn weights(&self) -> &TextWeights {
         &self.weights
     }

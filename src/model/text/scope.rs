@@ -3,7 +3,7 @@
 
 use std::cell::{OnceCell, RefCell};
 
-use crate::ggml::{Builder, Output, Stored, Tensor};
+use crate::ggml::{Builder, Output, Quantized, Stored, Tensor};
 use crate::model::config::TextConfig;
 
 /// Which implementation computes what has two.
@@ -37,7 +37,7 @@ pub struct Scope<'b> {
 /// A value that several products read, with its 8-bit form made at most once.
 pub struct Activations<'b> {
     pub f32: Tensor<'b>,
-    q8: OnceCell<Tensor<'b>>,
+    q8: OnceCell<Quantized<'b>>,
 }
 
 impl<'b> Activations<'b> {
@@ -46,7 +46,7 @@ impl<'b> Activations<'b> {
     }
 
     /// The rows in 8 bits, for our kernels.
-    pub fn q8(&self) -> Tensor<'b> {
+    pub fn q8(&self) -> Quantized<'b> {
         *self.q8.get_or_init(|| self.f32.quantize_q8())
     }
 }

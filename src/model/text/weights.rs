@@ -142,6 +142,43 @@ impl TextWeights {
     }
 }
 
+impl TextWeights {
+    /// Bytes that one decoded token reads: every weight once, of `up` in sparse layers the share
+    /// of neurons that survives on normally distributed gates, one row of each table.
+    pub fn bytes_per_token(&self, config: &TextConfig) -> usize {
+        let layer = |(il, w): (usize, &LayerWeights)| {
+            let kv = w.kv.iter().map(|kv| kv.k.len() + kv.v.len()).sum::<usize>();
+            let up = match config.sparsity[il] {
+                Some(z) => (w.ffn_up.len() as f64 * normal_tail(z)) as usize,
+                None => w.ffn_up.len(),
+            };
+            let whole = [
+                &w.altup_router,
+                &w.laurel_l,
+                &w.laurel_r,
+                &w.attn_q,
+                &w.attn_output,
+                &w.ffn_gate,
+                &w.ffn_down,
+                &w.inp_gate,
+                &w.proj,
+            ];
+            kv + up + whole.map(Stored::len).iter().sum::<usize>()
+        };
+        let globals =
+            [&self.per_layer_model_proj, &self.altup_proj, &self.altup_unembd_proj, &self.output];
+        let rows = self.token_embd.row_bytes() + self.per_layer_token_embd.row_bytes();
+        self.layers.iter().enumerate().map(layer).sum::<usize>()
+            + globals.map(Stored::len).iter().sum::<usize>()
+            + rows
+    }
+}
+
+/// The share of a normal distribution above z standard deviations.
+fn normal_tail(z: f32) -> f64 {
+    0.5 * libm::erfc(f64::from(z) * std::f64::consts::FRAC_1_SQRT_2)
+}
+
 struct Loader<'a> {
     gguf: &'a Arc<Gguf>,
 }

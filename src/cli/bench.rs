@@ -1,0 +1,222 @@
+//! `gemma3n bench`: how fast a model runs here, beside what this machine can do at best.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::Status;
+use super::options::ModelArgs;
+use super::output::Output;
+use super::progress::Progress;
+use crate::bench::{self, Kind, Measurement, Options, floor};
+use crate::model::text::{Decoder, TextModel};
+use crate::session::CacheType;
+use crate::tokenizer::TokenId;
+
+const EXAMPLES: &str = "\
+Examples:
+  gemma3n bench -m model.gguf
+  gemma3n bench -m model.gguf -p 512,2048 -n 64 -d 0,4096
+  gemma3n bench -m model.gguf -t 4 --json > four-threads.json
+
+Prefill reads a prompt of so many tokens, decode makes so many one by one, both on a cache that
+holds as many positions as the depth says. The floor of decoding is the time that reading the
+weights takes at the memory bandwidth measured in the same run. `first token` is the time from
+opening the file to the logits after a prompt of 16 tokens.";
+
+/// Measure how fast a model runs on this machine
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Lengths of prompts, in tokens
+    #[arg(short = 'p', long, value_name = "N,…", value_delimiter = ',', default_value = "512",
+          value_parser = positive)]
+    prefill: Vec<usize>,
+    /// Tokens to decode, 0 for none
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 64)]
+    decode: usize,
+    /// Positions in the cache before each measurement
+    #[arg(short = 'd', long, value_name = "N,…", value_delimiter = ',', default_value = "0")]
+    depth: Vec<usize>,
+    /// How often each is measured
+    #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = positive)]
+    repetitions: usize,
+    /// Print JSON
+    #[arg(long, conflicts_with_all = ["csv", "md"])]
+    json: bool,
+    /// Print comma-separated values
+    #[arg(long, conflicts_with = "md")]
+    csv: bool,
+    /// Print a Markdown table
+    #[arg(long)]
+    md: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    text.trim().parse().ok().filter(|n| *n > 0).ok_or_else(|| "must be 1 or more".to_owned())
+}
+
+/// What is known beside the measurements.
+struct Facts {
+    file: String,
+    threads: usize,
+    kernels: &'static str,
+    /// Bytes a second.
+    bandwidth: f64,
+    bytes_per_token: usize,
+    first_token: f64,
+    peak_memory: Option<u64>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A model that cannot be opened, lengths beyond what it was trained for.
+pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
+    let options = args.model.resolve(None, CacheType::F16)?;
+    let start = Instant::now();
+    let gguf = Arc::new(super::verify::open(&options.engine.model, options.engine.mmap)?);
+    let model = TextModel::open(&gguf)?;
+    let mut decoder_options = options.decoder_for(model.config().context_length, output);
+    let longest = args.prefill.iter().copied().chain([args.decode]).max().unwrap_or(1);
+    let deepest = args.depth.iter().max().unwrap_or(&0);
+    decoder_options.context = longest + deepest;
+    let mut decoder = Decoder::new(model, decoder_options)?;
+    let prompt: Vec<TokenId> = (0..16.min(longest)).map(|id| TokenId(id as u32)).collect();
+    decoder.prefill_logits(&prompt)?;
+    let first_token = start.elapsed().as_secs_f64();
+
+    let spinner = Progress::spinner(output, "Measuring");
+    let wanted = Options {
+        prefill: args.prefill.clone(),
+        decode: args.decode,
+        depths: args.depth.clone(),
+        repetitions: args.repetitions,
+    };
+    let measurements = bench::run(&mut decoder, &wanted)?;
+    // In this order: the bandwidth's own memory is not the model's.
+    let peak_memory = bench::peak_resident();
+    let bandwidth = floor::read_bandwidth(options.threads);
+    spinner.clear();
+    let kernels = match decoder.options().kernels {
+        crate::session::Kernels::Auto => "auto",
+        crate::session::Kernels::Ggml => "ggml",
+    };
+    let facts = Facts {
+        file: gguf.path().display().to_string(),
+        threads: options.threads,
+        kernels,
+        bandwidth,
+        bytes_per_token: decoder.model().bytes_per_token(),
+        first_token,
+        peak_memory,
+    };
+    let text = if args.json {
+        object(&facts, &measurements)
+    } else if args.csv {
+        csv(&facts, &measurements)
+    } else if args.md {
+        markdown(&facts, &measurements)
+    } else {
+        table(&facts, &measurements)
+    };
+    writeln!(output.stdout(), "{}", text.trim_end())?;
+    Ok(Status::Done)
+}
+
+impl Facts {
+    /// The rate at which reading the weights alone would go, where that is the limit.
+    fn floor(&self, m: &Measurement) -> Option<f64> {
+        (m.kind == Kind::Decode).then(|| self.bandwidth / self.bytes_per_token as f64)
+    }
+}
+
+fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Prefill => "prefill",
+        Kind::Decode => "decode",
+    }
+}
+
+fn object(facts: &Facts, measurements: &[Measurement]) -> String {
+    json!({
+        "file": facts.file,
+        "threads": facts.threads,
+        "kernels": facts.kernels,
+        "bandwidth": facts.bandwidth,
+        "bytes_per_token": facts.bytes_per_token,
+        "decode_floor": facts.bandwidth / facts.bytes_per_token as f64,
+        "first_token": facts.first_token,
+        "peak_memory": facts.peak_memory,
+        "measurements": measurements,
+    })
+    .to_string()
+}
+
+fn csv(facts: &Facts, measurements: &[Measurement]) -> String {
+    let mut lines = vec!["kind,tokens,depth,tokens_per_second,spread,floor".to_owned()];
+    for m in measurements {
+        let floor = facts.floor(m).map(|floor| format!("{floor:.3}")).unwrap_or_default();
+        lines.push(format!(
+            "{},{},{},{:.3},{:.3},{floor}",
+            name(m.kind),
+            m.tokens,
+            m.depth,
+            m.mean(),
+            m.spread()
+        ));
+    }
+    lines.join("\n")
+}
+
+/// The cells of a row: what, depth, rate, share of the floor.
+fn row(facts: &Facts, m: &Measurement) -> [String; 4] {
+    let share = facts.floor(m).map(|floor| {
+        format!("{:.0} % of the floor, {floor:.1} tokens/s", 100.0 * m.mean() / floor)
+    });
+    [
+        format!("{} {}", name(m.kind), m.tokens),
+        m.depth.to_string(),
+        format!("{:.2} ± {:.2}", m.mean(), m.spread()),
+        share.unwrap_or_default(),
+    ]
+}
+
+fn summary(facts: &Facts) -> Vec<String> {
+    let mut lines = vec![
+        format!("{}, {} threads, kernels {}", facts.file, facts.threads, facts.kernels),
+        format!(
+            "memory reads at {:.1} GB/s; a decoded token reads {:.2} GB",
+            facts.bandwidth / 1e9,
+            facts.bytes_per_token as f64 / 1e9
+        ),
+        format!("first token of 16 after {:.2} s", facts.first_token),
+    ];
+    if let Some(peak) = facts.peak_memory {
+        lines.push(format!("peak resident memory {:.2} GiB", peak as f64 / (1 << 30) as f64));
+    }
+    lines
+}
+
+fn table(facts: &Facts, measurements: &[Measurement]) -> String {
+    let mut lines = vec![format!("{:<14} {:>7}  {:>18}", "", "depth", "tokens/s")];
+    for m in measurements {
+        let [what, depth, rate, share] = row(facts, m);
+        lines.push(format!("{what:<14} {depth:>7}  {rate:>18}  {share}").trim_end().to_owned());
+    }
+    lines.push(String::new());
+    lines.extend(summary(facts));
+    lines.join("\n")
+}
+
+fn markdown(facts: &Facts, measurements: &[Measurement]) -> String {
+    let mut lines = vec!["| | depth | tokens/s | |".to_owned(), "|---|---|---|---|".to_owned()];
+    lines.extend(measurements.iter().map(|m| format!("| {} |", row(facts, m).join(" | "))));
+    lines.push(String::new());
+    lines.extend(summary(facts).into_iter().map(|line| format!("- {line}")));
+    lines.join("\n")
+}

@@ -1,0 +1,163 @@
+//! `gemma3n verify`: a model against recorded reference values.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::bail;
+use serde_json::json;
+
+use super::Status;
+use super::options::ModelArgs;
+use super::output::Output;
+use crate::gguf::Gguf;
+use crate::session::{CacheType, ModelSource};
+use crate::verify::{self, Options, Report};
+
+const EXAMPLES: &str = "\
+Examples:
+  gemma3n verify -m model.gguf case.reference.gguf
+  gemma3n verify -m model.gguf case.reference.gguf --kernels ggml    every value, without our kernels
+  gemma3n verify -m model.gguf *.reference.gguf --json | jq .first_failure
+
+The error of a value is max|ours - reference| / max|reference|. The cache is f32 unless
+--cache-type says otherwise. Exit code 1 if any value is over its tolerance, or if the greedy
+continuation differs. With --json one object a line: {\"file\", \"case\", \"tokens\", \"passes\", \"taps\":
+[{\"name\", \"error\", \"tolerance\", \"passes\"}], \"first_failure\", \"unread\", \"greedy\": {\"expected\",
+\"found\", \"agreeing\"}}.";
+
+/// Compare every intermediate value with recorded reference values
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Files of reference values (GGUF)
+    #[arg(required = true, value_name = "REFERENCE")]
+    references: Vec<PathBuf>,
+    /// Greatest permitted error [default: what the file says, else 0.0001]
+    #[arg(long, value_name = "X", value_parser = tolerance)]
+    tolerance: Option<f32>,
+    /// Print JSON, one object a line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+fn tolerance(text: &str) -> Result<f32, String> {
+    let value: f32 = text.trim().parse().map_err(|_| "must be a number".to_owned())?;
+    if value >= 0.0 { Ok(value) } else { Err("must be 0 or more".to_owned()) }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A file that cannot be used, or a value over its tolerance.
+pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
+    let options = args.model.resolve(None, CacheType::F32)?;
+    let gguf = Arc::new(open(&options.engine.model, options.engine.mmap)?);
+    let decoder = options.decoder_for(usize::MAX, output);
+    let run_options = Options {
+        cache: decoder.cache,
+        threads: decoder.threads,
+        kernels: decoder.kernels,
+        tolerance: args.tolerance,
+    };
+    let mut failures = 0;
+    for file in &args.references {
+        let report = verify::run(&gguf, file, run_options)?;
+        failures += usize::from(!report.passes());
+        if args.json {
+            writeln!(output.stdout(), "{}", object(file, &report))?;
+        } else {
+            write!(output.stdout(), "{}", table(file, &report))?;
+        }
+    }
+    match failures {
+        0 => Ok(Status::Done),
+        n => bail!("{n} of {} files of reference values differ", args.references.len()),
+    }
+}
+
+/// Opens a model's file, mapped or read.
+///
+/// # Errors
+/// Those of the file.
+pub fn open(source: &ModelSource, mmap: bool) -> anyhow::Result<Gguf> {
+    Ok(match source {
+        ModelSource::File(path) if mmap => Gguf::open(path)?,
+        ModelSource::File(path) => Gguf::read(path)?,
+        ModelSource::Static { name, bytes } => Gguf::from_static(name, bytes)?,
+    })
+}
+
+fn object(file: &Path, report: &Report) -> serde_json::Value {
+    let tap = |tap: &verify::TapReport| {
+        json!({
+            "name": tap.name,
+            "error": tap.error,
+            "tolerance": tap.tolerance,
+            "passes": tap.passes(),
+        })
+    };
+    json!({
+        "file": file.display().to_string(),
+        "case": report.case,
+        "tokens": report.tokens,
+        "passes": report.passes(),
+        "taps": report.taps.iter().map(tap).collect::<Vec<_>>(),
+        "first_failure": report.first_failure().map(|tap| &tap.name),
+        "unread": report.unread,
+        "greedy": {
+            "expected": report.greedy.expected,
+            "found": report.greedy.found,
+            "agreeing": report.greedy.agreeing(),
+        },
+    })
+}
+
+/// The failures and the worst values; all of them are in the JSON form.
+fn table(file: &Path, report: &Report) -> String {
+    let mut lines = vec![format!("{}: {} ({} tokens)", file.display(), report.case, report.tokens)];
+    let failures: Vec<_> = report.taps.iter().filter(|tap| !tap.passes()).collect();
+    lines.push(match report.worst() {
+        Some(worst) => format!(
+            "  {} of {} values within tolerance; greatest error {:.1e} at {}",
+            report.taps.len() - failures.len(),
+            report.taps.len(),
+            worst.error,
+            worst.name
+        ),
+        None => "  no values to compare".to_owned(),
+    });
+    if let Some(first) = failures.first() {
+        lines.push(format!("  first over its tolerance, in the graph's order: {}", first.name));
+    }
+    for tap in failures.iter().take(SHOWN) {
+        lines.push(format!(
+            "    {:<32} {:.1e} (tolerance {:.1e})",
+            tap.name, tap.error, tap.tolerance
+        ));
+    }
+    if failures.len() > SHOWN {
+        lines.push(format!("    … and {} more (--json lists all)", failures.len() - SHOWN));
+    }
+    if !report.unread.is_empty() {
+        lines.push(format!(
+            "  {} values lie inside fused kernels (--kernels ggml reads them)",
+            report.unread.len()
+        ));
+    }
+    let greedy = &report.greedy;
+    if !greedy.expected.is_empty() {
+        lines.push(format!(
+            "  greedy continuation: {} of {} tokens agree",
+            greedy.agreeing(),
+            greedy.expected.len()
+        ));
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// Failing values that are listed.
+const SHOWN: usize = 12;
