@@ -11,12 +11,12 @@ use serde_json::json;
 
 use super::input;
 use super::interrupt::Interrupt;
-use super::machine;
 use super::options::{ModelArgs, ModelOptions, SamplingArgs};
 use super::output::{Hint, Output, Verbosity, hinted};
 use super::progress::{Progress, Unit};
 use super::repl::{self, LineEditor};
 use super::{Status, usage_error};
+use crate::bench;
 use crate::session::{
     self, CacheType, ContextFull, Conversation, ConversationOptions, Engine, Event, Finish, Reply,
 };
@@ -90,7 +90,7 @@ enum ContextFullArg {
 /// One answer to a prompt, or a conversation.
 enum Talk {
     Once(String),
-    On(LineEditor),
+    On(Box<LineEditor>),
 }
 
 /// Runs the command.
@@ -112,7 +112,7 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     let talk = match prompt {
         Some(prompt) => Talk::Once(prompt),
         // The editor's handler of SIGINT comes first, for ours to stand before it.
-        None => Talk::On(LineEditor::new(output).context("terminal")?),
+        None => Talk::On(Box::new(LineEditor::new(output).context("terminal")?)),
     };
     let interrupt = Interrupt::install().context("Ctrl-C cannot be caught")?;
     let system = args.system.as_deref().map(system_text).transpose()?;
@@ -124,7 +124,7 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
         }
     }
     let status = match talk {
-        Talk::On(editor) => repl::run(&mut chat, editor, &options, &interrupt, output),
+        Talk::On(editor) => repl::run(&mut chat, *editor, &options, &interrupt, output),
         Talk::Once(prompt) => {
             interrupt.catch();
             answer_once(args, &options, &mut chat, &prompt, output)
@@ -154,7 +154,8 @@ fn prompt(args: &Args) -> anyhow::Result<Option<String>> {
     // An input of nothing, as from /dev/null, adds nothing.
     parts.retain(|part| !part.is_empty());
     let prompt = parts.join("\n\n");
-    if prompt.trim().is_empty() && !(args.raw && !prompt.is_empty()) {
+    let nothing = if args.raw { prompt.is_empty() } else { prompt.trim().is_empty() };
+    if nothing {
         return Err(anyhow!("the prompt is empty")).hint(|| {
             "give it as an argument, with -f FILE or on standard input; with neither, at a terminal, \
              one can talk"
@@ -321,7 +322,7 @@ pub fn figures(reply: &Reply) -> Vec<String> {
     if let Some(first) = timings.first_token {
         lines.push(format!("first token after {:.2} s", first.as_secs_f64()));
     }
-    if let Some(bytes) = machine::peak_memory() {
+    if let Some(bytes) = bench::peak_resident() {
         lines.push(format!("peak memory {:.0} MiB", bytes as f64 / f64::from(1 << 20)));
     }
     lines

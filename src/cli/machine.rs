@@ -1,4 +1,4 @@
-//! What the machine gives this process: cores and memory.
+//! How many of the machine's cores this process may use.
 
 /// Physical cores this process may use: those of its affinity mask, at most its cgroup's quota.
 ///
@@ -22,13 +22,6 @@ fn physical_cores_allowed() -> Option<usize> {
         }
     }
     (!cores.is_empty()).then_some(cores.len())
-}
-
-/// Most memory this process ever had resident, in bytes (Linux).
-pub fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kib: u64 = status_field(&status, "VmHWM:")?.trim_end_matches("kB").trim().parse().ok()?;
-    kib.checked_mul(1024)
 }
 
 fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
@@ -64,9 +57,9 @@ mod tests {
 
     #[test]
     fn fields_of_proc_status_are_found_by_name() {
-        let status = "Name:\tgemma3n\nVmHWM:\t   12345 kB\nCpus_allowed_list:\t0-1\n";
-        assert_eq!(status_field(status, "VmHWM:"), Some("12345 kB"));
-        assert_eq!(status_field(status, "VmRSS:"), None);
+        let status = "Name:\tgemma3n\nCpus_allowed:\t3\nCpus_allowed_list:\t0-1\n";
+        assert_eq!(status_field(status, "Cpus_allowed_list:"), Some("0-1"));
+        assert_eq!(status_field(status, "Mems_allowed_list:"), None);
     }
 
     #[test]

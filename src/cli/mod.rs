@@ -20,7 +20,6 @@ mod repl;
 mod verify;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::panic;
 use std::process::ExitCode;
 
@@ -42,6 +41,8 @@ Examples:
   gemma3n chat -m model.gguf                    talk with a model
   gemma3n chat -m model.gguf \"Why is the sky blue?\"
   git diff | gemma3n chat \"Write a commit message\"
+  gemma3n inspect model.gguf                    what a file is
+  gemma3n convert ./gemma-3n-E2B-it -o e2b.gguf
   gemma3n COMMAND --help                        flags and examples of a command
 
 GEMMA3N_MODEL names the model where -m does not.";
@@ -76,7 +77,7 @@ impl Command {
             Self::Completions(args) => completions::run(args, output),
             Self::Convert(args) => convert::run(args, output),
             Self::Inspect(args) => {
-                writeln!(output.stdout(), "{}", inspect::run(args)?)?;
+                output.answer(&format!("{}\n", inspect::run(args)?))?;
                 Ok(Status::Done)
             }
             Self::Man(args) => man::run(args, output),

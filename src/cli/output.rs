@@ -4,6 +4,7 @@
 //! stdout who goes away ends the program quietly; stderr that cannot be written to is nobody's
 //! error; whatever a file says about itself is shown without its control characters.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt::{self, Display};
 use std::io::{self, IsTerminal, Write};
@@ -78,11 +79,14 @@ impl Output {
         self.verbosity > Verbosity::Quiet && io::stderr().is_terminal() && !dumb_terminal()
     }
 
-    /// Writes a piece of the answer to stdout and flushes it.
+    /// Writes a piece of the answer to stdout and flushes it. A terminal gets no control
+    /// characters of it: they come from a model or a file, not from the user.
     ///
     /// # Errors
     /// `io::ErrorKind::BrokenPipe` when the reader is gone ([`reader_is_gone`]), or a full disk.
     pub fn answer(&self, text: &str) -> io::Result<()> {
+        let terminal = io::stdout().is_terminal();
+        let text = if terminal { Cow::Owned(printable(text)) } else { Cow::Borrowed(text) };
         let mut stdout = self.stdout();
         stdout.write_all(text.as_bytes())?;
         stdout.flush()
@@ -148,7 +152,7 @@ impl Output {
         } else {
             let colored = self.color.applies(io::stdout().is_terminal());
             let text = if colored { text.ansi().to_string() } else { text.to_string() };
-            self.answer(&text).ok();
+            io::stdout().write_all(text.as_bytes()).ok();
         }
     }
 

@@ -73,13 +73,6 @@ impl Progress {
         }
     }
 
-    /// So much more is done.
-    pub fn add(&self, more: u64) {
-        if let Some(bar) = &self.bar {
-            bar.inc(more);
-        }
-    }
-
     /// Takes the bar away; off a terminal one line says that the work is done.
     pub fn finish(self, output: &Output) {
         self.clear();
