@@ -33,7 +33,8 @@ unsafe extern "C" {
         ith: i32,
         nth: i32,
     );
-    /// Chosen rows of weights with one row of activations.
+    /// Chosen rows of weights with one row of activations: `sparse.cpp` calls it.
+    #[cfg(test)]
     pub(super) fn g3n_gather_dots(
         ty: i32,
         w: *const c_void,
@@ -44,7 +45,8 @@ unsafe extern "C" {
         a: *const c_void,
         out: *mut f32,
     );
-    /// One row of weights with chosen rows of activations.
+    /// One row of weights with chosen rows of activations: `sparse.cpp` calls it.
+    #[cfg(test)]
     pub(super) fn g3n_row_dots(
         ty: i32,
         w_row: *const c_void,
