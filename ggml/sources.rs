@@ -59,6 +59,7 @@ pub const KERNELS: &[&str] = &[
     "gemv.cpp",
     "gemm.cpp",
     "product.cpp",
+    "product_float.cpp",
     "altup.cpp",
     "norms.cpp",
     "activation.cpp",

@@ -25,8 +25,8 @@ struct Product {
     int64_t out_stride;
 };
 
-// Dots of the rows at rows[0..n) with one token: gemv.cpp.
-void dot_rows(int type, const uint8_t *const *rows, int64_t n, int64_t k, const char *a, float *out);
+// Dots of the rows at rows[0..n) with one token; those at rows[n..listed) will come next and may be fetched: gemv.cpp.
+void dot_rows(int type, const uint8_t *const *rows, int64_t n, int64_t listed, int64_t k, const char *a, float *out);
 
 // Dots of one row with the chosen tokens (null: tokens 0..n-1), out[i * out_stride] each: gemv.cpp.
 void dot_tokens(int type, const uint8_t *row, int64_t k, const char *a, int64_t a_stride, const int32_t *tokens, int64_t n, float *out,
