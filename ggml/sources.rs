@@ -57,6 +57,7 @@ pub const KERNELS: &[&str] = &[
     "features.cpp",
     "quantize.cpp",
     "gemv.cpp",
+    "row_tokens.cpp",
     "gemm.cpp",
     "product.cpp",
     "product_float.cpp",
