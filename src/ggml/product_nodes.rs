@@ -88,6 +88,47 @@ impl<'b> Tensor<'b> {
         })
     }
 
+    /// Has this weight `[k, m]` (F16, BF16, F32) a product of ours with f32 activations?
+    pub fn has_float_kernel(self) -> bool {
+        let [k, _, n2, n3] = self.ne();
+        let ty = self.ty().raw() as i32;
+        // SAFETY: looks at its arguments only.
+        n2 * n3 == 1 && unsafe { ffi::g3n_product_float_supports(ty, k as i64) } != 0
+    }
+
+    /// `selfᵀ · x` for a float weight `[k, m]` and f32 rows `[k, T]`: `[m, T]`. For batches; one
+    /// row is as fast in [`Tensor::mul_mat`].
+    pub fn product_float(self, x: Self) -> Self {
+        let ([k, m, ..], [xk, n, x2, x3]) = (self.ne(), x.ne());
+        assert!(k == xk && x2 * x3 == 1 && x.ty() == Type::F32 && self.has_float_kernel());
+        assert_eq!(x.header().nb[0], size_of::<f32>(), "rows are contiguous");
+        let (ty, w_stride, x_stride) =
+            (self.ty().raw() as i32, self.header().nb[1], x.header().nb[1]);
+        // SAFETY: takes nothing.
+        let scratch = unsafe { ffi::g3n_product_float_scratch_bytes() };
+        self.b.custom(Type::F32, [m, n, 1, 1], &[self, x], scratch, move |run| {
+            // SAFETY: m rows of k weights, n rows of activations, m·n results; the scratch memory
+            // is as large as asked for on every thread.
+            unsafe {
+                ffi::g3n_product_float(
+                    ty,
+                    run.source(0).cast(),
+                    w_stride as i64,
+                    k as i64,
+                    m as i64,
+                    run.source(1),
+                    x_stride as i64,
+                    n as i64,
+                    run.out(),
+                    m as i64,
+                    run.scratch(),
+                    run.ith,
+                    run.nth,
+                );
+            }
+        })
+    }
+
     /// For `up` weights `[k, F]`: `gelu_t(max(gate − cutoff, 0)) ⊙ (up · x)`, `[F, T]`, with the
     /// rows of `up` read only where the gate is above the cut-off.
     pub fn sparse_gated_up(self, gate: Self, cutoff: Self, x: Quantized<'b>) -> Self {
