@@ -104,7 +104,10 @@ fn ten_thousand_mutations_end_in_a_result_or_an_error() {
 }
 
 /// A copy of the model with its header changed.
-fn rewritten(folder: &TempDir, change: impl Fn(&mut Layout, &mut Vec<(String, Vec<u8>)>)) -> PathBuf {
+fn rewritten(
+    folder: &TempDir,
+    change: impl Fn(&mut Layout, &mut Vec<(String, Vec<u8>)>),
+) -> PathBuf {
     let gguf = Gguf::open(&model()).unwrap();
     let mut layout = Layout::new();
     layout.copy_metadata(gguf.metadata());
@@ -178,7 +181,8 @@ fn models_that_lack_something_say_what() {
     assert_error(&missing, "tensor blk.1.ffn_up.weight is missing");
 
     let misshapen = rewritten(&folder, |layout, data| {
-        let tensor = layout.tensors.iter_mut().find(|t| t.name == "blk.0.attn_norm.weight").unwrap();
+        let tensor =
+            layout.tensors.iter_mut().find(|t| t.name == "blk.0.attn_norm.weight").unwrap();
         tensor.ne[0] -= 1;
         let bytes = data.iter_mut().find(|(name, _)| name == "blk.0.attn_norm.weight").unwrap();
         bytes.1.truncate(bytes.1.len() - 4);

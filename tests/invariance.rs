@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use gemma3n::checkpoint::Float;
 use gemma3n::ggml::{self, Type};
-use gemma3n::gguf::{Gguf, Layout, OwnedValue, TensorType, Writer};
+use gemma3n::gguf::{Gguf, Layout, TensorType, Writer};
 use gemma3n::model::StepError;
 use gemma3n::model::text::{CacheType, Decoder, DecoderOptions, Kernels, Logits, TextModel};
 use gemma3n::tokenizer::TokenId;
@@ -81,7 +81,8 @@ fn any_split_of_a_prompt_gives_its_logits() {
 
 #[test]
 fn prefill_that_stops_early_leaves_the_same_logits() {
-    for (name, kernels) in [("tiny", Kernels::Auto), ("tiny", Kernels::Ggml), ("wide", Kernels::Auto)]
+    for (name, kernels) in
+        [("tiny", Kernels::Auto), ("tiny", Kernels::Ggml), ("wide", Kernels::Auto)]
     {
         let Fixture { model, .. } = fixture(name);
         assert!(model.config().shared > 0, "{name} shares K/V");
@@ -223,10 +224,8 @@ fn requantized(
     weight: Type,
 ) -> Option<(Arc<TextModel>, Arc<TextModel>)> {
     let mut layouts = [Layout::default(), Layout::default()];
-    for (key, value) in fixture.gguf.metadata().iter() {
-        for layout in &mut layouts {
-            layout.set(key, OwnedValue::from(&value));
-        }
+    for layout in &mut layouts {
+        layout.copy_metadata(fixture.gguf.metadata());
     }
     let mut data: [Vec<(String, Vec<u8>)>; 2] = Default::default();
     for tensor in fixture.gguf.tensors() {

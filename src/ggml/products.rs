@@ -7,9 +7,6 @@
 
 use std::ffi::c_void;
 
-use super::builder::Tensor;
-use super::types::Type;
-
 // The contracts stand in ggml/kernels/kernels.h. Strides of weights and activations are in bytes,
 // of results in floats; rows of activations start at multiples of 64 bytes.
 unsafe extern "C" {
@@ -57,55 +54,6 @@ unsafe extern "C" {
         ith: i32,
         nth: i32,
     );
-}
-
-/// From this many tokens on a panel of widened weights pays; below, ggml reads them faster.
-const FLOAT_TOKENS: usize = 12;
-
-impl<'b> Tensor<'b> {
-    /// Is [`Tensor::product_float`] there for this weight `[k, m]`, and the quicker way with so
-    /// many tokens?
-    pub fn has_float_product(self, tokens: usize) -> bool {
-        let [k, _, n2, n3] = self.ne();
-        let ty = self.ty().raw() as i32;
-        // SAFETY: looks at its arguments only.
-        let supported = unsafe { g3n_product_float_supports(ty, k as i64) } != 0;
-        supported && n2 * n3 == 1 && tokens >= FLOAT_TOKENS
-    }
-
-    /// `selfᵀ · x` for an F16, BF16 or F32 weight `[k, m]` and f32 rows `[k, T]`: `[m, T]`, exact
-    /// up to the order of f32 sums. The plain twin is [`Tensor::mul_mat`].
-    pub fn product_float(self, x: Self) -> Self {
-        let [k, m, ..] = self.ne();
-        let [x_len, n, n2, n3] = x.ne();
-        assert!(k == x_len && n2 * n3 == 1 && self.has_float_product(FLOAT_TOKENS));
-        assert!(x.ty() == Type::F32 && x.header().nb[0] == size_of::<f32>());
-        let (ty, w_stride, x_stride) =
-            (self.ty().raw() as i32, self.header().nb[1], x.header().nb[1]);
-        // SAFETY: takes nothing.
-        let scratch = unsafe { g3n_product_float_scratch_bytes() };
-        self.b.custom(Type::F32, [m, n, 1, 1], &[self, x], scratch, move |run| {
-            // SAFETY: m rows of k weights, n rows of activations, m·n results; the scratch memory
-            // is as large as asked for on every thread.
-            unsafe {
-                g3n_product_float(
-                    ty,
-                    run.source(0).cast(),
-                    w_stride as i64,
-                    k as i64,
-                    m as i64,
-                    run.source(1),
-                    x_stride as i64,
-                    n as i64,
-                    run.out(),
-                    m as i64,
-                    run.scratch(),
-                    run.ith,
-                    run.nth,
-                );
-            }
-        })
-    }
 }
 
 #[cfg(test)]

@@ -34,9 +34,6 @@ pub struct Scope<'b> {
     taps: Option<RefCell<Vec<Tap>>>,
 }
 
-/// From so many rows on our product of float weights is faster than ggml's.
-const FLOAT_BATCH: usize = 16;
-
 /// A value that several products read, with its 8-bit form made at most once.
 pub struct Activations<'b> {
     pub f32: Tensor<'b>,
@@ -109,7 +106,7 @@ impl<'b> Scope<'b> {
         if self.fused() && weight.has_product_kernel() {
             return weight.product_q8(x.q8());
         }
-        if self.fused() && x.f32.ne()[1] >= FLOAT_BATCH && weight.has_float_kernel() {
+        if self.fused() && weight.has_float_kernel(x.f32.ne()[1]) {
             return weight.product_float(x.f32);
         }
         x.f32.mul_mat(weight)
