@@ -73,7 +73,7 @@ fn oracle_chat_and_batches() {
 
 #[test]
 fn oracle_text_of_the_multimodal_checkpoint() {
-    oracle("full", &["full_text", "full_chat"]);
+    oracle("full", &["full_text"]);
 }
 
 /// Our own fixtures, with other sizes than the oracle's.
