@@ -28,7 +28,7 @@ impl Terminal {
         program.env("NO_COLOR", "1");
         let mut session = Session::spawn(program).expect("the program starts");
         session.get_process_mut().set_window_size(200, 50).expect("a window");
-        session.set_expect_timeout(Some(Duration::from_secs(8)));
+        session.set_expect_timeout(Some(Duration::from_secs(60)));
         let mut terminal = Self(session);
         terminal.sees("/help lists the commands");
         terminal

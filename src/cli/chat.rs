@@ -185,7 +185,7 @@ fn open(
     if output.verbosity() == Verbosity::Verbose {
         explain_opening(&engine, output);
         output.explain(format_args!(
-            "{} threads, context {}, batch {}, cache {:?}, kernels {:?}",
+            "threads {}, context {}, batch {}, cache {:?}, kernels {:?}",
             decoder.threads, decoder.context, decoder.batch, decoder.cache, decoder.kernels
         ));
         output.explain(format_args!(

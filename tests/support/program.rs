@@ -27,7 +27,6 @@ impl Home {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gemma3n"));
         for name in [
             "GEMMA3N_MODEL",
-            "GEMMA3N_THREADS",
             "HF_HOME",
             "HF_HUB_CACHE",
             "HUGGINGFACE_HUB_CACHE",
@@ -38,6 +37,8 @@ impl Home {
         ] {
             command.env_remove(name);
         }
+        // Tests run side by side: one thread each.
+        command.env("GEMMA3N_THREADS", "1");
         command.current_dir(self.path()).env("HOME", self.path());
         command.env("XDG_STATE_HOME", self.path().join("state")).env("TERM", "xterm-256color");
         command
