@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::error::Error;
 use super::prompt::Language;
-use super::sampler::{Sampler, SamplerOptions};
+use super::sampler::SamplerOptions;
 use super::template::{ChatTemplate, GEMMA, SpecialTexts};
 use super::vocabulary::vocabulary;
 use crate::gguf::{Gguf, Metadata, Value};
