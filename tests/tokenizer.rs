@@ -71,6 +71,10 @@ fn small(with_bytes: bool) -> Tokenizer {
 }
 
 fn small_vocabulary(with_bytes: bool) -> Vocabulary {
+    vocabulary(with_bytes, SpecialIds::default())
+}
+
+fn vocabulary(with_bytes: bool, special: SpecialIds) -> Vocabulary {
     let pieces = small_pieces(with_bytes);
     let score = |(i, (_, kind)): (usize, &(String, TokenKind))| match kind {
         Normal => -(i as f32),
@@ -80,7 +84,7 @@ fn small_vocabulary(with_bytes: bool) -> Vocabulary {
     let scores = pieces.iter().enumerate().map(score).collect();
     let kinds = pieces.iter().map(|(_, kind)| *kind).collect();
     let texts = pieces.iter().map(|(piece, _)| piece.as_bytes());
-    Vocabulary::new(texts, scores, kinds, SpecialIds::default()).unwrap()
+    Vocabulary::new(texts, scores, kinds, special).unwrap()
 }
 
 const WITH_BYTES: &[Case] = &[
@@ -260,7 +264,7 @@ fn any_text_comes_back_without_control_tokens() {
 #[test]
 fn a_long_run_is_encoded_whole() {
     let tokenizer = small(true);
-    let n = 200_000;
+    let n = 60_000;
     for (unit, piece) in
         [("a", "aaaa"), (" ", "▁▁▁▁"), ("\n", "\n\n\n"), ("<", "<"), ("abc", "abc")]
     {
@@ -313,6 +317,22 @@ fn specials_are_found_by_text_where_the_file_names_none() {
     assert_eq!(tokenizer.id_of("▁the"), tokenizer.id_of(" the"));
     assert_eq!(tokenizer.id_of("nothing"), None);
     assert_eq!(tokenizer.piece(TokenId(4_000_000)), b"");
+}
+
+/// Not Gemma's way, but a file can ask for it.
+#[test]
+fn a_space_is_put_before_a_text_where_the_file_says_so() {
+    let special = SpecialIds { add_space_prefix: true, ..SpecialIds::default() };
+    let tokenizer = Tokenizer::new(vocabulary(true, special)).unwrap();
+    let plain = small(true);
+    for (text, prefixed) in [("the", " the"), (" a", "  a"), ("the<b>the", " the<b>the")] {
+        let expected = plain.encode(prefixed, Specials::Parse);
+        assert_eq!(tokenizer.encode(text, Specials::Parse), expected, "{text:?}");
+    }
+    for text in ["", "<bos>the"] {
+        let expected = plain.encode(text, Specials::Parse);
+        assert_eq!(tokenizer.encode(text, Specials::Parse), expected, "{text:?}");
+    }
 }
 
 /// A vocabulary as a converter makes it from `tokenizer.json`.

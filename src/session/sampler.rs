@@ -157,11 +157,6 @@ impl Sampler {
         })
     }
 
-    /// The seed in use, given or random.
-    pub fn seed(&self) -> u64 {
-        self.seed
-    }
-
     /// Makes the end of `ids` the recent ids: what is in the context before the answer.
     pub fn remember(&mut self, ids: &[TokenId]) {
         self.recent.clear();
@@ -366,215 +361,44 @@ mod tests {
     const LOGITS: [f32; 16] =
         [1.5, -0.25, 3.0, 2.0, 2.0, -4.0, 0.0, 2.75, 1.0, -1.5, 2.0, 0.5, -30.0, 2.5, 1.25, -0.75];
 
-    struct Case {
-        options: SamplerOptions,
-        recent: &'static [u32],
-        /// Tokens that stay, with their probabilities.
-        kept: &'static [(u32, f64)],
-    }
+    /// Temperature, top-k, top-p, min-p, repeat penalty, recent ids → id:probability of the tokens that
+    /// stay. Made with transformers 5.23.0 on `LOGITS`: RepetitionPenaltyLogitsProcessor,
+    /// TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper (each where it is
+    /// on), then softmax in f64, rounded to six places.
+    const REFERENCE: &str = "
+        1.0 0 1.0 0.0 1.0 - 0:0.052782 1:0.009172 2:0.236552 3:0.087023 4:0.087023 5:0.000216
+            6:0.011777 7:0.184227 8:0.032014 9:0.002628 10:0.087023 11:0.019417 12:0.000000
+            13:0.143476 14:0.041107 15:0.005563;
+        1.0 3 1.0 0.0 1.0 - 2:0.419229 7:0.326496 13:0.254275;
+        1.0 4 1.0 0.0 1.0 - 2:0.286618 3:0.105441 4:0.105441 7:0.223218 10:0.105441 13:0.173842;
+        1.0 5 1.0 0.0 1.0 - 2:0.286618 3:0.105441 4:0.105441 7:0.223218 10:0.105441 13:0.173842;
+        0.7 8 1.0 0.0 1.0 - 0:0.037753 2:0.321795 3:0.077118 4:0.077118 7:0.225151 10:0.077118
+            13:0.157532 14:0.026415;
+        1.0 0 0.9 0.0 1.0 - 0:0.057421 2:0.257342 3:0.094671 4:0.094671 7:0.200418 10:0.094671
+            13:0.156086 14:0.044719;
+        1.0 0 0.5 0.0 1.0 - 2:0.419229 7:0.326496 13:0.254275;
+        1.0 0 0.05 0.0 1.0 - 2:1.000000;
+        1.5 0 0.75 0.0 1.0 - 0:0.082279 2:0.223656 3:0.114829 4:0.114829 7:0.189321 10:0.114829
+            13:0.160257;
+        1.0 0 1.0 0.3 1.0 - 2:0.286618 3:0.105441 4:0.105441 7:0.223218 10:0.105441 13:0.173842;
+        0.5 0 1.0 0.5 1.0 - 2:0.622459 7:0.377541;
+        1.3 6 0.8 0.0 1.0 - 2:0.291332 4:0.134995 7:0.240365 10:0.134995 13:0.198314;
+        1.0 64 0.95 0.0 1.0 - 0:0.055488 2:0.248681 3:0.091485 4:0.091485 7:0.193673 8:0.033655
+            10:0.091485 13:0.150833 14:0.043214;
+        2.0 10 0.9 0.4 1.0 - 0:0.087962 2:0.186216 3:0.112945 4:0.112945 7:0.164335 10:0.112945
+            13:0.145025 14:0.077626;
+        1.0 5 1.0 0.0 1.3 2,7,7,5,6 2:0.190748 3:0.140227 4:0.140227 7:0.157377 10:0.140227
+            13:0.231195;
+        1.0 0 0.85 0.0 2.0 3,12,0,13 2:0.333618 4:0.122731 7:0.259822 8:0.045150 10:0.122731
+            13:0.057974 14:0.057974;
+        1.0 0 1.0 0.2 0.5 1,8 0:0.054689 2:0.245099 3:0.090167 4:0.090167 7:0.190884 8:0.090167
+            10:0.090167 13:0.148660;
+        1.0 0 0.0 0.0 1.0 - 2:1.000000;
+        1.0 0 0.62 0.0 1.0 - 2:0.363212 7:0.282870 10:0.133618 13:0.220299;
+    ";
 
     fn off() -> SamplerOptions {
         SamplerOptions { top_k: 0, top_p: 1.0, seed: Some(1), ..Default::default() }
-    }
-
-    fn case(
-        (temperature, top_k, top_p, min_p): (f32, usize, f32, f32),
-        (repeat_penalty, recent): (f32, &'static [u32]),
-        kept: &'static [(u32, f64)],
-    ) -> Case {
-        let options = SamplerOptions { temperature, top_k, top_p, min_p, repeat_penalty, ..off() };
-        Case { options, recent, kept }
-    }
-
-    /// Made with transformers 5.23.0 on `LOGITS`: RepetitionPenaltyLogitsProcessor over `recent`,
-    /// TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper (each where it
-    /// is on), then softmax in f64, rounded to six places.
-    fn reference() -> Vec<Case> {
-        const NONE: (f32, &[u32]) = (1.0, &[]);
-        vec![
-            case(
-                (1.0, 0, 1.0, 0.0),
-                NONE,
-                &[
-                    (0, 0.052782),
-                    (1, 0.009172),
-                    (2, 0.236552),
-                    (3, 0.087023),
-                    (4, 0.087023),
-                    (5, 0.000216),
-                    (6, 0.011777),
-                    (7, 0.184227),
-                    (8, 0.032014),
-                    (9, 0.002628),
-                    (10, 0.087023),
-                    (11, 0.019417),
-                    (12, 0.0),
-                    (13, 0.143476),
-                    (14, 0.041107),
-                    (15, 0.005563),
-                ],
-            ),
-            case((1.0, 3, 1.0, 0.0), NONE, &[(2, 0.419229), (7, 0.326496), (13, 0.254275)]),
-            case(
-                (1.0, 4, 1.0, 0.0),
-                NONE,
-                &[
-                    (2, 0.286618),
-                    (3, 0.105441),
-                    (4, 0.105441),
-                    (7, 0.223218),
-                    (10, 0.105441),
-                    (13, 0.173842),
-                ],
-            ),
-            case(
-                (1.0, 5, 1.0, 0.0),
-                NONE,
-                &[
-                    (2, 0.286618),
-                    (3, 0.105441),
-                    (4, 0.105441),
-                    (7, 0.223218),
-                    (10, 0.105441),
-                    (13, 0.173842),
-                ],
-            ),
-            case(
-                (0.7, 8, 1.0, 0.0),
-                NONE,
-                &[
-                    (0, 0.037753),
-                    (2, 0.321795),
-                    (3, 0.077118),
-                    (4, 0.077118),
-                    (7, 0.225151),
-                    (10, 0.077118),
-                    (13, 0.157532),
-                    (14, 0.026415),
-                ],
-            ),
-            case(
-                (1.0, 0, 0.9, 0.0),
-                NONE,
-                &[
-                    (0, 0.057421),
-                    (2, 0.257342),
-                    (3, 0.094671),
-                    (4, 0.094671),
-                    (7, 0.200418),
-                    (10, 0.094671),
-                    (13, 0.156086),
-                    (14, 0.044719),
-                ],
-            ),
-            case((1.0, 0, 0.5, 0.0), NONE, &[(2, 0.419229), (7, 0.326496), (13, 0.254275)]),
-            case((1.0, 0, 0.05, 0.0), NONE, &[(2, 1.0)]),
-            case(
-                (1.5, 0, 0.75, 0.0),
-                NONE,
-                &[
-                    (0, 0.082279),
-                    (2, 0.223656),
-                    (3, 0.114829),
-                    (4, 0.114829),
-                    (7, 0.189321),
-                    (10, 0.114829),
-                    (13, 0.160257),
-                ],
-            ),
-            case(
-                (1.0, 0, 1.0, 0.3),
-                NONE,
-                &[
-                    (2, 0.286618),
-                    (3, 0.105441),
-                    (4, 0.105441),
-                    (7, 0.223218),
-                    (10, 0.105441),
-                    (13, 0.173842),
-                ],
-            ),
-            case((0.5, 0, 1.0, 0.5), NONE, &[(2, 0.622459), (7, 0.377541)]),
-            case(
-                (1.3, 6, 0.8, 0.0),
-                NONE,
-                &[(2, 0.291332), (4, 0.134995), (7, 0.240365), (10, 0.134995), (13, 0.198314)],
-            ),
-            case(
-                (1.0, 64, 0.95, 0.0),
-                NONE,
-                &[
-                    (0, 0.055488),
-                    (2, 0.248681),
-                    (3, 0.091485),
-                    (4, 0.091485),
-                    (7, 0.193673),
-                    (8, 0.033655),
-                    (10, 0.091485),
-                    (13, 0.150833),
-                    (14, 0.043214),
-                ],
-            ),
-            case(
-                (2.0, 10, 0.9, 0.4),
-                NONE,
-                &[
-                    (0, 0.087962),
-                    (2, 0.186216),
-                    (3, 0.112945),
-                    (4, 0.112945),
-                    (7, 0.164335),
-                    (10, 0.112945),
-                    (13, 0.145025),
-                    (14, 0.077626),
-                ],
-            ),
-            case(
-                (1.0, 5, 1.0, 0.0),
-                (1.3, &[2, 7, 7, 5, 6]),
-                &[
-                    (2, 0.190748),
-                    (3, 0.140227),
-                    (4, 0.140227),
-                    (7, 0.157377),
-                    (10, 0.140227),
-                    (13, 0.231195),
-                ],
-            ),
-            case(
-                (1.0, 0, 0.85, 0.0),
-                (2.0, &[3, 12, 0, 13]),
-                &[
-                    (2, 0.333618),
-                    (4, 0.122731),
-                    (7, 0.259822),
-                    (8, 0.04515),
-                    (10, 0.122731),
-                    (13, 0.057974),
-                    (14, 0.057974),
-                ],
-            ),
-            case(
-                (1.0, 0, 1.0, 0.2),
-                (0.5, &[1, 8]),
-                &[
-                    (0, 0.054689),
-                    (2, 0.245099),
-                    (3, 0.090167),
-                    (4, 0.090167),
-                    (7, 0.190884),
-                    (8, 0.090167),
-                    (10, 0.090167),
-                    (13, 0.14866),
-                ],
-            ),
-            case((1.0, 0, 0.0, 0.0), NONE, &[(2, 1.0)]),
-            case(
-                (1.0, 0, 0.62, 0.0),
-                NONE,
-                &[(2, 0.363212), (7, 0.28287), (10, 0.133618), (13, 0.220299)],
-            ),
-        ]
     }
 
     /// The tokens that may be drawn and their probabilities, by id.
@@ -596,13 +420,30 @@ mod tests {
 
     #[test]
     fn the_distribution_is_the_reference_s() {
-        for case in reference() {
-            let mut sampler = Sampler::new(case.options.clone()).unwrap();
-            sampler.remember(&ids(case.recent));
+        for row in REFERENCE.split_terminator(';').map(str::trim).filter(|row| !row.is_empty()) {
+            let words: Vec<&str> = row.split_whitespace().collect();
+            let number = |i: usize| words[i].parse().unwrap();
+            let options = SamplerOptions {
+                temperature: number(0),
+                top_k: words[1].parse().unwrap(),
+                top_p: number(2),
+                min_p: number(3),
+                repeat_penalty: number(4),
+                ..off()
+            };
+            let recent = words[5].split(',').filter_map(|id| id.parse().ok()).map(TokenId);
+            let expected = words[6..].iter().map(|word| {
+                let (id, probability) = word.split_once(':').unwrap();
+                (id.parse::<u32>().unwrap(), probability.parse::<f64>().unwrap())
+            });
+
+            let mut sampler = Sampler::new(options).unwrap();
+            sampler.remember(&recent.collect::<Vec<_>>());
             let found = distribution(&mut sampler, &LOGITS);
-            let same = found.len() == case.kept.len()
-                && found.iter().zip(case.kept).all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() < 2e-6);
-            assert!(same, "{:?}: found {found:?}, expected {:?}", case.options, case.kept);
+            assert_eq!(found.len(), expected.len(), "{row}: {found:?}");
+            for (a, b) in found.iter().zip(expected) {
+                assert!(a.0 == b.0 && (a.1 - b.1).abs() < 2e-6, "{row}: {found:?}");
+            }
         }
     }
 

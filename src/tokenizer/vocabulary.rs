@@ -175,11 +175,6 @@ impl Vocabulary {
         }
     }
 
-    /// The score of a piece; virtual tokens have none.
-    pub fn score(&self, id: TokenId) -> Option<f32> {
-        self.scores.get(id.0 as usize).copied()
-    }
-
     /// What a token is.
     pub fn kind(&self, id: TokenId) -> Option<TokenKind> {
         let own = self.kinds.get(id.0 as usize).copied();
