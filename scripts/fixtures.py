@@ -40,7 +40,7 @@ STEPS = 16
 MARGIN = 0.02
 
 PROMPTS = {
-    "short": "Who reads the old",
+    "short": "Who reads",
     "long": "Write a short story about the lighthouse keeper.\n\n\nTake 250 grams of salt;   wait 7 minutes. Möwen, 灯台 & 🚢",
     # Ids that have no row in the per-layer table.
     "beyond": "The model <end_of_image> asks<unused7> and <end_of_audio><image_soft_token> answers",
@@ -52,20 +52,19 @@ ROPE = {SLIDING: 10_000.0, FULL: 1_000_000.0}
 class Fixture:
     seed: int
     config: dict
-    inner: tuple  # layers whose inner values are recorded
-    cases: tuple
+    inner: dict  # case → layers whose inner values are recorded
 
 
 FIXTURES = {
     "tiny": Fixture(
-        seed=1, inner=(0, 4, 5, 6), cases=("short", "long", "beyond"),
+        seed=1, inner={"short": (0, 4, 5, 6), "long": (2, 6), "beyond": ()},
         config=dict(hidden_size=96, num_hidden_layers=7, num_attention_heads=6, num_key_value_heads=3, head_dim=16,
                     intermediate_size=[96, 64, 128, 64, 96, 64, 128], layer_types=[SLIDING, SLIDING, FULL, SLIDING, FULL, SLIDING, FULL],
-                    sliding_window=8, num_kv_shared_layers=2, activation_sparsity_pattern=[0.5, 0.95, 0.8, 0.0, 0.6, 0.0, 0.0],
+                    sliding_window=8, num_kv_shared_layers=2, activation_sparsity_pattern=[0.55, 0.95, 0.8, 0.0, 0.6, 0.0, 0.0],
                     altup_num_inputs=3, altup_active_idx=0, laurel_rank=16, hidden_size_per_layer_input=16,
                     final_logit_softcapping=25.0)),
     "active1": Fixture(
-        seed=1, inner=(0, 4), cases=("short", "long"),
+        seed=1, inner={"short": (0, 4), "long": (1,)},
         config=dict(hidden_size=64, num_hidden_layers=5, num_attention_heads=4, num_key_value_heads=1, head_dim=16,
                     intermediate_size=[64, 96, 32, 64, 96], layer_types=[SLIDING, FULL, SLIDING, SLIDING, FULL],
                     sliding_window=5, num_kv_shared_layers=2, activation_sparsity_pattern=[0.95, 0.7, 0.0, 0.0, 0.0],
@@ -73,7 +72,7 @@ FIXTURES = {
                     final_logit_softcapping=30.0)),
     # Rows of 256: every quantized type fits. Every layer has its own keys and values.
     "wide": Fixture(
-        seed=1, inner=(0, 1), cases=("short", "long"),
+        seed=1, inner={"short": (0,), "long": (1,)},
         config=dict(hidden_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=1, head_dim=64,
                     intermediate_size=[256, 256], layer_types=[SLIDING, FULL], sliding_window=12, num_kv_shared_layers=0,
                     activation_sparsity_pattern=[0.9, 0.0], altup_num_inputs=2, altup_active_idx=0, laurel_rank=32,
@@ -271,9 +270,9 @@ def make(out):
         write_checkpoint(folder, fixture)
         model = Gemma3nForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
         encode = AutoTokenizer.from_pretrained(folder)
-        for case in fixture.cases:
+        for case, inner in fixture.inner.items():
             ids = encode(PROMPTS[case]).input_ids
-            arrays = record(model, ids, fixture.inner if case != "beyond" else (), fixture.config["sliding_window"], case == "short")
+            arrays = record(model, ids, inner, fixture.config["sliding_window"], case == "short")
             margin = arrays["greedy_margin"].min()
             distinct = len(set(arrays["greedy_ids"].ravel()))
             print(f"{name} {case}: {len(ids)} tokens, margin {margin:.4f}, {distinct} different ids of {STEPS}")
@@ -282,7 +281,8 @@ def make(out):
                 path = Path(scratch) / f"{name}_{case}.npz"
                 np.savez_compressed(path, **arrays)
                 cargo("--example", "npz-to-reference", "--", path, "-o", folder.resolve() / f"{case}.reference.gguf")
-    cargo("--", "convert", (out / "tiny").resolve(), "-o", (out / "tiny" / "tiny-f16.gguf").resolve(), "--type", "f16", "--overwrite")
+    tiny = (out / "tiny").resolve()
+    cargo("--bin", "gemma3n", "--", "convert", tiny, "-o", tiny / "tiny-f16.gguf", "--type", "f16", "--force")
 
 
 def compare(made, kept):

@@ -143,3 +143,28 @@ fn contradictions_are_named() {
     expect(&|r| r.tokens.clear(), &["reference.greedy_ids", "no prompt"]);
     expect(&|r| r.tolerances = [("x".to_owned(), -1.0)].into(), &["reference.tolerances", "-1"]);
 }
+
+/// The committed files: each can be read, and its greedy ids hold against rounding.
+#[test]
+fn fixtures_are_read_and_stable() {
+    let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    for case in [
+        "tiny_short",
+        "tiny_long",
+        "tiny_beyond",
+        "active1_short",
+        "active1_long",
+        "wide_short",
+        "wide_long",
+    ] {
+        let (fixture, name) = case.split_once('_').unwrap();
+        let path = fixtures.join(format!("{fixture}/{name}.reference.gguf"));
+        let reference = Reference::open(&path).unwrap();
+        assert_eq!(reference.case, case);
+        assert_eq!(reference.greedy_ids.len(), 16);
+        let margin = &reference.tap("greedy_margin").unwrap().data;
+        assert!(margin.iter().all(|margin| *margin > 0.02), "{case}: {margin:?}");
+    }
+    let beyond = Reference::open(&fixtures.join("tiny/beyond.reference.gguf")).unwrap();
+    assert!(beyond.tokens.iter().any(|id| *id >= 512), "{:?}", beyond.tokens);
+}

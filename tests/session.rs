@@ -1,39 +1,29 @@
 //! Conversations on a real model: answers, what is read again, and going on from a file.
 
+#[path = "support/models.rs"]
+mod models;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use gemma3n::checkpoint::{Checkpoint, Float};
-use gemma3n::files::{convert, execute};
+use gemma3n::checkpoint::Float;
 use gemma3n::session::{
     CacheType, ContextFull, Conversation, ConversationOptions, DecoderOptions, Engine,
     EngineOptions, Event, Finish, Kernels, ModelSource, Reply, Role, SamplerOptions, TokenId,
 };
 
-/// The oracle's text checkpoint as a GGUF file; `None` (and a message) where it isn't there.
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
-fn model() -> Option<&'static Path> {
-    static MODEL: OnceLock<Option<(tempfile::TempDir, PathBuf)>> = OnceLock::new();
-    let model = MODEL.get_or_init(|| {
-        let shared = std::env::var_os("GEMMA3N_SHARED")
-            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
-        let source = shared.join("oracle/text");
-        if !source.is_dir() {
-            return None;
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("text-F32.gguf");
-        let checkpoint = Checkpoint::open(&source).unwrap();
-        let plan = convert::plan(&checkpoint, Some(Float::F32)).unwrap();
-        let mut progress = |_: u64, _: u64| ControlFlow::Continue(());
-        execute::execute(&plan, &checkpoint.weights, &path, false, &mut progress).unwrap();
-        Some((folder, path))
-    });
-    if model.is_none() {
-        eprintln!("skipped: no oracle/text beside the repository");
-    }
-    model.as_ref().map(|(_, path)| path.as_path())
+/// A fixture as a GGUF file in F32.
+fn converted(fixture: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let source = models::fixtures().join(fixture);
+    let path = models::converted(&source, Float::F32, folder.path()).path().to_path_buf();
+    (folder, path)
+}
+
+fn tiny() -> &'static Path {
+    static TINY: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    &TINY.get_or_init(|| converted("tiny")).1
 }
 
 fn engine(path: &Path) -> Arc<Engine> {
@@ -78,7 +68,10 @@ fn a_chat_is_continued_as_the_reference_continues_it() {
         251, 554, 389, 32, 201, 548, 445, 440, 534, 986, 587, 735, 336, 91, 1000, 820, 329, 464,
         619, 598, 505, 956, 945, 711,
     ];
-    let Some(path) = model() else { return };
+    let Some(shared) = models::shared() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let model = models::converted(&shared.join("oracle/text"), Float::F32, folder.path());
+    let path = model.path();
     let mut talk = Conversation::new(engine(path), options()).unwrap();
     let reply = talk.complete_raw(RENDERED, &mut go_on).unwrap();
     assert_eq!(reply.tokens.prompt, 64);
@@ -96,7 +89,7 @@ fn a_chat_is_continued_as_the_reference_continues_it() {
 
 #[test]
 fn turns_on_a_kept_cache_equal_turns_read_anew() {
-    let Some(path) = model() else { return };
+    let path = tiny();
     let engine = engine(path);
     let mut kept = Conversation::new(engine.clone(), options()).unwrap();
     ask(&mut kept, "one");
@@ -123,11 +116,13 @@ fn turns_on_a_kept_cache_equal_turns_read_anew() {
 
 #[test]
 fn a_loaded_session_goes_on_as_if_it_had_never_stopped() {
-    let Some(path) = model() else { return };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("talk");
     let random = SamplerOptions { temperature: 1.0, seed: Some(7), ..SamplerOptions::default() };
-    for cache in [CacheType::F32, CacheType::F16, CacheType::Q8_0] {
+    // Blocks of q8_0 need the heads of the other fixture.
+    let (_folder, wide) = converted("wide");
+    let cases = [(tiny(), CacheType::F32), (tiny(), CacheType::F16), (&wide, CacheType::Q8_0)];
+    for (path, cache) in cases {
         let mut options = ConversationOptions { sampler: random.clone(), ..options() };
         options.decoder.cache = cache;
         options.system = Some("Be brief.".to_owned());
@@ -152,7 +147,7 @@ fn a_loaded_session_goes_on_as_if_it_had_never_stopped() {
 
 #[test]
 fn a_long_conversation_stays_within_its_context() {
-    let Some(path) = model() else { return };
+    let path = tiny();
     let mut options = options();
     options.decoder.context = 128;
     options.system = Some("Be brief.".to_owned());
@@ -178,7 +173,7 @@ fn a_long_conversation_stays_within_its_context() {
 
 #[test]
 fn another_model_refuses_the_session() {
-    let Some(path) = model() else { return };
+    let path = tiny();
     let folder = tempfile::tempdir().unwrap();
     let other = folder.path().join("other.gguf");
     let mut bytes = std::fs::read(path).unwrap();

@@ -14,23 +14,35 @@ namespace {
 
 // Slots of a chunk; query heads whose sums fit the registers; rows of one pass over the cache.
 constexpr int CHUNK = 64, HEADS = G3N_VECTORS == 512 ? 4 : 2, ROWS = 64;
+// Up to this many rows the cache is read as it is; more are worth a chunk turned into floats.
+constexpr int64_t DIRECT_ROWS = 2 * HEADS;
 
+// Values e, e + 1, ... of a row of the cache.
 struct Single {
-    using Element = float;
-    template <class P> static Vec get(const float *p, P part) { return load(p, part); }
+    template <class P> static Vec get(const char *row, int64_t e, P part) {
+        return load(reinterpret_cast<const float *>(row) + e, part);
+    }
 };
 struct Half {
-    using Element = uint16_t;
-    template <class P> static Vec get(const uint16_t *p, P part) { return load_f16(p, part); }
+    template <class P> static Vec get(const char *row, int64_t e, P part) {
+        return load_f16(reinterpret_cast<const uint16_t *>(row) + e, part);
+    }
+};
+// Blocks of an f16 scale and 32 bytes; a vector lies within one, and none is left over.
+struct Q8 {
+    template <class P> static Vec get(const char *row, int64_t e, P) {
+        const char *block = row + e / 32 * 34;
+        uint16_t scale;
+        memcpy(&scale, block, sizeof(scale));
+        return mul(splat_f16(scale), load_i8(block + 2 + e % 32));
+    }
 };
 
 // Rows of K or V, `stride` bytes apart, and those of them that a token sees.
 struct Rows {
     const char *first;
     int64_t stride;
-    template <class K> const typename K::Element *row(int32_t i) const {
-        return reinterpret_cast<const typename K::Element *>(first + stride * i);
-    }
+    const char *row(int32_t i) const { return first + stride * i; }
 };
 struct Seen {
     int n;
@@ -42,14 +54,14 @@ struct Seen {
 template <int N, class K>
 void score(const float *q, int64_t d, Rows k, const Seen &seen, float (*scores)[CHUNK]) {
     for (int j = 0; j < seen.n; j += 4) {
-        const typename K::Element *row[4];
-        for (int s = 0; s < 4; s++) row[s] = k.row<K>(seen.slot[least(j + s, seen.n - 1)]);
+        const char *row[4];
+        for (int s = 0; s < 4; s++) row[s] = k.row(seen.slot[least(j + s, seen.n - 1)]);
         Vec sum[N][4];
         for (int i = 0; i < N; i++)
             for (int s = 0; s < 4; s++) sum[i][s] = splat(0);
         over(0, d, [&](int64_t e, auto p) {
             Vec key[4];
-            for (int s = 0; s < 4; s++) key[s] = K::get(row[s] + e, p);
+            for (int s = 0; s < 4; s++) key[s] = K::get(row[s], e, p);
             for (int i = 0; i < N; i++) {
                 Vec query = load(q + i * d + e, p);
                 for (int s = 0; s < 4; s++) sum[i][s] = fma(query, key[s], sum[i][s]);
@@ -71,9 +83,9 @@ void weigh(float *out, int64_t d, Rows v, const Seen &seen, const float (*p)[CHU
             for (int c = 0; c < 4; c++)
                 sum[i][c] = mul(splat(keep[i]), load(out + i * d + e + c * WIDTH, Full{}));
         for (int j = 0; j < seen.n; j++) {
-            const typename K::Element *row = v.row<K>(seen.slot[j]) + e;
+            const char *row = v.row(seen.slot[j]);
             Vec value[4];
-            for (int c = 0; c < 4; c++) value[c] = K::get(row + c * WIDTH, Full{});
+            for (int c = 0; c < 4; c++) value[c] = K::get(row, e + c * WIDTH, Full{});
             for (int i = 0; i < N; i++)
                 for (int c = 0; c < 4; c++) sum[i][c] = fma(splat(p[i][j]), value[c], sum[i][c]);
         }
@@ -84,7 +96,7 @@ void weigh(float *out, int64_t d, Rows v, const Seen &seen, const float (*p)[CHU
         for (int i = 0; i < N; i++) {
             Vec sum = mul(splat(keep[i]), load(out + i * d + at, part));
             for (int j = 0; j < seen.n; j++)
-                sum = fma(splat(p[i][j]), K::get(v.row<K>(seen.slot[j]) + at, part), sum);
+                sum = fma(splat(p[i][j]), K::get(v.row(seen.slot[j]), at, part), sum);
             store(out + i * d + at, sum, part);
         }
     });
@@ -126,24 +138,11 @@ struct Work {
     float *scratch;
 };
 
-// A chunk of one KV head as floats: for several queries, or a type that is no float.
-void unpack(int type, const char *from, int64_t stride, int64_t n, int64_t d, float *to) {
-    for (int64_t s = 0; s < n; s++, from += stride, to += d) {
-        if (type == G3N_F16) {
-            over(0, d, [&](int64_t e, auto p) {
-                store(to + e, load_f16(reinterpret_cast<const uint16_t *>(from) + e, p), p);
-            });
-            continue;
-        }
-        // Q8_0: an f16 scale and 32 bytes a block.
-        for (int64_t b = 0; b < d / 32; b++) {
-            const char *block = from + 34 * b;
-            uint16_t bits;
-            memcpy(&bits, block, sizeof(bits));
-            const float scale = total(load_f16(&bits, Part{1}));
-            for (int i = 0; i < 32; i++)
-                to[32 * b + i] = scale * static_cast<float>(static_cast<int8_t>(block[2 + i]));
-        }
+// A chunk of one KV head as floats: for several queries.
+template <class K> void unpack(Rows from, int64_t n, int64_t d, float *to) {
+    for (int64_t s = 0; s < n; s++, to += d) {
+        const char *row = from.row(static_cast<int32_t>(s));
+        over(0, d, [&](int64_t e, auto p) { store(to + e, K::get(row, e, p), p); });
     }
 }
 
@@ -182,7 +181,7 @@ void chunk_of(int n, const Work &w, const float *q, float *out, Rows k, Rows v, 
 void attend(const Work &w, int64_t kv_head, int64_t r0, int64_t r1) {
     const int64_t group = w.heads / w.kv_heads, d = w.d;
     const int64_t head = kv_head * head_bytes(w.type, d);
-    const bool direct = w.type == G3N_F32 || (w.type == G3N_F16 && r1 - r0 <= HEADS);
+    const bool direct = w.type == G3N_F32 || r1 - r0 <= DIRECT_ROWS;
     auto at = [&](int64_t r) { return (r / group * w.heads + kv_head * group + r % group) * d; };
     float top[ROWS], sum[ROWS];
     for (int64_t r = r0; r < r1; r++) {
@@ -203,13 +202,16 @@ void attend(const Work &w, int64_t kv_head, int64_t r0, int64_t r1) {
             if (seen.n == 0) continue;
             if (!unpacked) {
                 float *keys = w.scratch, *values = w.scratch + CHUNK * d;
-                unpack(w.type, k.first, k.stride, n, d, keys);
-                unpack(w.type, v.first, v.stride, n, d, values);
+                auto floats = w.type == G3N_F16 ? unpack<Half> : unpack<Q8>;
+                floats(k, n, d, keys);
+                floats(v, n, d, values);
                 k = {reinterpret_cast<const char *>(keys), 4 * d};
                 v = {reinterpret_cast<const char *>(values), 4 * d};
                 unpacked = true;
             }
-            auto run = direct && w.type == G3N_F16 ? chunk_of<Half> : chunk_of<Single>;
+            auto run = !direct || w.type == G3N_F32 ? chunk_of<Single>
+                       : w.type == G3N_F16          ? chunk_of<Half>
+                                                    : chunk_of<Q8>;
             run(static_cast<int>(rows), w, w.q + at(r), w.out + at(r), k, v, seen, top + (r - r0),
                 sum + (r - r0));
         }

@@ -112,27 +112,28 @@ void panels(const Product &p, int64_t begin, int64_t end, void *scratch) {
     panel.scale = (float *)(panel.q + PANEL * CHUNK * 32);
     panel.min = panel.scale + PANEL * CHUNK * 2;
     const Activations a(p.a, p.k);
+    constexpr int PACKED = T::LEN / 32;
     const int64_t blocks = p.k / 32;
     // Tiles of nearly equal size, so that no small one is left over.
     const int64_t tiles = (p.n + TILE - 1) / TILE, size = p.n / tiles, larger = p.n % tiles;
     for (int64_t r0 = begin; r0 < end; r0 += PANEL) {
-        const int64_t rows = end - r0 < PANEL ? end - r0 : PANEL;
-        const __mmask16 m0 = rows >= 16 ? 0xffff : (__mmask16)((1 << rows) - 1);
-        const __mmask16 m1 = rows >= 32 ? 0xffff : rows > 16 ? (__mmask16)((1 << (rows - 16)) - 1) : 0;
-        RowGroup groups[2];
-        for (int g = 0; g < 2; g++) {
-            alignas(64) int32_t distance[16];
-            for (int i = 0; i < 16; i++) {
-                const int64_t r = 16 * g + i < rows ? 16 * g + i : rows - 1;
-                groups[g].rows[i] = p.w + (r0 + r) * p.w_stride;
-                distance[i] = (int32_t)(groups[g].rows[i] - groups[g].rows[0]);
-            }
-            groups[g].distance = _mm512_load_si512(distance);
-        }
+        const PanelRows rows(p.w + r0 * p.w_stride, p.w_stride, end - r0);
         for (int64_t b0 = 0; b0 < blocks; b0 += CHUNK) {
             const int nb = (int)(blocks - b0 < CHUNK ? blocks - b0 : CHUNK);
-            Unpack<T>::run(groups[0], 0, b0, nb, panel);
-            if (rows > 16) Unpack<T>::run(groups[1], 1, b0, nb, panel);
+            // What comes next is fetched meanwhile, in portions that the processor can keep in flight.
+            const bool last = b0 + CHUNK >= blocks;
+            const int64_t offset = last ? 0 : (b0 + CHUNK) / PACKED * T::BYTES;
+            const int64_t bytes = CHUNK / PACKED * T::BYTES;
+            for (int g = 0; g < 2; g++) {
+                if (rows.mask[g] == 0) break;
+                for (int b = 0; b < nb; b += CHUNK / 2) {
+                    const uint8_t *next[8];
+                    for (int r = 0; r < 8; r++) next[r] = rows.groups[g].rows[b + r] + (last ? PANEL * p.w_stride : 0);
+                    prefetch_rows(next, 8, offset, bytes);
+                    const int some = nb - b < CHUNK / 2 ? nb - b : CHUNK / 2;
+                    Unpack<T>::run(rows.groups[g], g, b0 + b, some, Panel{panel.q + 1024 * b, panel.scale + T::SUB * PANEL * b, panel.min + T::SUB * PANEL * b});
+                }
+            }
             for (int64_t i = 0, t = 0; i < tiles; i++) {
                 const int tokens = (int)(size + (i < larger));
                 const int64_t skip = t * p.a_stride;
@@ -140,7 +141,8 @@ void panels(const Product &p, int64_t begin, int64_t end, void *scratch) {
                                         (const char *)(a.nd + b0) + skip,     (const char *)(a.ds + b0) + skip,
                                         (const char *)(a.c32 + b0) + skip,    (const char *)(a.c16 + 2 * b0) + skip,
                                         p.a_stride};
-                tile_function<T>(tokens)(panel, nb, tile, p.out + t * p.out_stride + r0, p.out_stride, m0, m1, b0 == 0);
+                tile_function<T>(tokens)(panel, nb, tile, p.out + t * p.out_stride + r0, p.out_stride, rows.mask[0], rows.mask[1],
+                                         b0 == 0);
                 t += tokens;
             }
         }

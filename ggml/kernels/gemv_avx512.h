@@ -13,6 +13,14 @@
 namespace g3n {
 
 constexpr int ROWS = 4;
+// The caches' own prefetching does not keep up with four rows at once: while rows are read, those LOOK_AHEAD further on
+// are asked for, into the second level (about 10 KB ahead; asking for the first level is slower).
+constexpr int LOOK_AHEAD = 8;
+
+template <int BYTES>
+inline void prefetch(const uint8_t *p) {
+    for (int i = 0; i < BYTES; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
+}
 
 inline __m512 load_ps(const float *p) { return _mm512_loadu_ps(p); }
 
@@ -75,7 +83,7 @@ inline __m512i halves_of(int low, int high) {
     return _mm512_inserti64x4(_mm512_set1_epi16((short)low), _mm256_set1_epi16((short)high), 1);
 }
 
-// The dots of N rows over whole runs of RUN blocks; the last k / 32 % RUN blocks are left to the caller. RUN 0: none.
+// The dots of N rows over whole runs of RUN blocks, while the same of `next` are fetched; the last k / 32 % RUN blocks are left to the caller. RUN 0: none.
 template <typename T>
 struct Rows {
     static constexpr int RUN = 0;
@@ -90,13 +98,14 @@ template <>
 struct Rows<Q4_0> {
     static constexpr int RUN = 16;
     template <int N>
-    static void run(const uint8_t *const *rows, int64_t blocks, const Activations &a, __m512 *sum) {
+    static void run(const uint8_t *const *rows, const uint8_t *const *next, int64_t blocks, const Activations &a, __m512 *sum) {
         const __m512i mask = turns16(15, 240), shift = turns16(8, 128);
         const __m512i first = _mm512_setr_epi32(0, 0, 0, 0, 16, 16, 16, 16, 1, 1, 1, 1, 17, 17, 17, 17);
         for (int64_t b = 0; b < blocks; b += RUN) {
             const __m512 d = load_ps(a.d + b);
             __m512 scale[N], scale16[N];
             for (int r = 0; r < N; r++) {
+                prefetch<RUN * Q4_0::BYTES>(next[r] + b * Q4_0::BYTES);
                 scale[r] = _mm512_mul_ps(strided_halves<Q4_0::BYTES>(rows[r] + b * Q4_0::BYTES), d);
                 scale16[r] = _mm512_mul_ps(scale[r], _mm512_set1_ps(1.0f / 16));
             }
@@ -119,14 +128,17 @@ template <>
 struct Rows<IQ4_NL> {
     static constexpr int RUN = 16;
     template <int N>
-    static void run(const uint8_t *const *rows, int64_t blocks, const Activations &a, __m512 *sum) {
+    static void run(const uint8_t *const *rows, const uint8_t *const *next, int64_t blocks, const Activations &a, __m512 *sum) {
         const __m512i shift = _mm512_set1_epi8((char)128), down = turns16(0, 4);
         const __m512i words = _mm512_and_si512(down, _mm512_set1_epi16(255)), low = _mm512_set1_epi8(15);
         const __m512i levels = _mm512_xor_si512(broadcast16((const uint8_t *)IQ4_LEVELS), shift);
         for (int64_t b = 0; b < blocks; b += RUN) {
             const __m512 d = load_ps(a.d + b);
             __m512 scale[N];
-            for (int r = 0; r < N; r++) scale[r] = _mm512_mul_ps(strided_halves<IQ4_NL::BYTES>(rows[r] + b * IQ4_NL::BYTES), d);
+            for (int r = 0; r < N; r++) {
+                prefetch<RUN * IQ4_NL::BYTES>(next[r] + b * IQ4_NL::BYTES);
+                scale[r] = _mm512_mul_ps(strided_halves<IQ4_NL::BYTES>(rows[r] + b * IQ4_NL::BYTES), d);
+            }
 #pragma GCC unroll 8
             for (int p = 0; p < 8; p++) {
                 const __m512i x = _mm512_loadu_si512(a.q + 32 * b + 64 * p);
@@ -147,12 +159,15 @@ template <>
 struct Rows<Q8_0> {
     static constexpr int RUN = 16;
     template <int N>
-    static void run(const uint8_t *const *rows, int64_t blocks, const Activations &a, __m512 *sum) {
+    static void run(const uint8_t *const *rows, const uint8_t *const *next, int64_t blocks, const Activations &a, __m512 *sum) {
         const __m512i shift = _mm512_set1_epi8((char)128);
         for (int64_t b = 0; b < blocks; b += RUN) {
             const __m512 d = load_ps(a.d + b);
             __m512 scale[N];
-            for (int r = 0; r < N; r++) scale[r] = _mm512_mul_ps(strided_halves<Q8_0::BYTES>(rows[r] + b * Q8_0::BYTES), d);
+            for (int r = 0; r < N; r++) {
+                prefetch<RUN * Q8_0::BYTES>(next[r] + b * Q8_0::BYTES);
+                scale[r] = _mm512_mul_ps(strided_halves<Q8_0::BYTES>(rows[r] + b * Q8_0::BYTES), d);
+            }
 #pragma GCC unroll 8
             for (int p = 0; p < 8; p++) {
                 const __m512i x = _mm512_loadu_si512(a.q + 32 * b + 64 * p);
@@ -193,7 +208,7 @@ template <>
 struct Rows<Q4_K> {
     static constexpr int RUN = 8;
     template <int N>
-    static void run(const uint8_t *const *rows, int64_t blocks, const Activations &a, __m512 *sum) {
+    static void run(const uint8_t *const *rows, const uint8_t *const *next, int64_t blocks, const Activations &a, __m512 *sum) {
         const __m512i mask = _mm512_mask_blend_epi32(0xff00, _mm512_set1_epi8(15), _mm512_set1_epi8((char)240));
         const __m512i zero = _mm512_setzero_si512();
         // High nibbles count 16 times.
@@ -205,6 +220,7 @@ struct Rows<Q4_K> {
             const int64_t at = b / 8 * Q4_K::BYTES;
             __m512 scale[N];
             for (int r = 0; r < N; r++) {
+                prefetch<Q4_K::BYTES>(next[r] + at);
                 scale[r] = k4_factors(rows[r] + at, factors);
                 mins[r] = _mm512_add_ps(mins[r], scale[r]);
             }
@@ -226,7 +242,7 @@ template <>
 struct Rows<Q5_K> {
     static constexpr int RUN = 8;
     template <int N>
-    static void run(const uint8_t *const *rows, int64_t blocks, const Activations &a, __m512 *sum) {
+    static void run(const uint8_t *const *rows, const uint8_t *const *next, int64_t blocks, const Activations &a, __m512 *sum) {
         const __m512i low = _mm512_set1_epi8(15), bit = _mm512_set1_epi8(16), zero = _mm512_setzero_si512();
         const __m512i down = halves_of(0, 4);
         const __m256 one = _mm256_set1_ps(1.0f);
@@ -238,6 +254,7 @@ struct Rows<Q5_K> {
             __m512 scale[N];
             __m512i high[N];
             for (int r = 0; r < N; r++) {
+                prefetch<Q5_K::BYTES>(next[r] + at);
                 scale[r] = k4_factors(rows[r] + at, factors);
                 mins[r] = _mm512_add_ps(mins[r], scale[r]);
                 // Bits 0 and 1 of each byte to bit 4 in the two halves; the next pairs follow by shifts of 2.
@@ -265,7 +282,7 @@ template <>
 struct Rows<Q6_K> {
     static constexpr int RUN = 8;
     template <int N>
-    static void run(const uint8_t *const *rows, int64_t blocks, const Activations &a, __m512 *sum) {
+    static void run(const uint8_t *const *rows, const uint8_t *const *next, int64_t blocks, const Activations &a, __m512 *sum) {
         const __m512i low = _mm512_set1_epi8(15), bits = _mm512_set1_epi8(0x30), shift = _mm512_set1_epi8(32);
         const __m512i twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
         const __m512i quads = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
@@ -275,6 +292,7 @@ struct Rows<Q6_K> {
             __m512 scale[N];
             for (int r = 0; r < N; r++) {
                 const uint8_t *p = rows[r] + at;
+                prefetch<Q6_K::BYTES>(next[r] + at);
                 const __m512i s = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p + 192)));
                 scale[r] = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(s), _mm512_set1_ps(load_half(p + 208))), d);
             }

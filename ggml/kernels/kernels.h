@@ -124,6 +124,13 @@ size_t g3n_product_scratch_bytes(int type, int64_t k, int64_t n);
 void g3n_product(int type, const void *w, int64_t w_stride, int64_t k, int64_t m, const void *a, int64_t a_stride, int64_t n, float *out,
                  int64_t out_stride, void *scratch, int ith, int nth);
 
+// The same for F16, BF16 and F32 weights with f32 activations (x_stride in bytes), exact up to the order of f32 sums.
+// For batches: with one token ggml's own product reads such weights at the speed of memory.
+int g3n_product_float_supports(int type, int64_t k);
+size_t g3n_product_float_scratch_bytes(void);
+void g3n_product_float(int type, const void *w, int64_t w_stride, int64_t k, int64_t m, const float *x, int64_t x_stride, int64_t n,
+                       float *out, int64_t out_stride, void *scratch, int ith, int nth);
+
 // out[i] = dot(w row rows[i], a), one row of activations.
 void g3n_gather_dots(int type, const void *w, int64_t w_stride, int64_t k, const int32_t *rows, int64_t n_rows, const void *a, float *out);
 

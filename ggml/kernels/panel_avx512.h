@@ -23,6 +23,34 @@ struct RowGroup {
     __m512i distance;
 };
 
+// The rows of a panel, with masks of those that exist; missing ones repeat the last.
+struct PanelRows {
+    RowGroup groups[2];
+    __mmask16 mask[2];
+
+    PanelRows(const uint8_t *first, int64_t stride, int64_t rows) {
+        if (rows > PANEL) rows = PANEL;
+        for (int g = 0; g < 2; g++) {
+            alignas(64) int32_t distance[16];
+            for (int i = 0; i < 16; i++) {
+                const int64_t r = 16 * g + i < rows ? 16 * g + i : rows - 1;
+                groups[g].rows[i] = first + r * stride;
+                distance[i] = (int32_t)(groups[g].rows[i] - groups[g].rows[0]);
+            }
+            groups[g].distance = _mm512_load_si512(distance);
+            const int64_t own = rows - 16 * g;
+            mask[g] = own >= 16 ? 0xffff : own > 0 ? (__mmask16)((1 << own) - 1) : 0;
+        }
+    }
+};
+
+// Asks for `bytes` of `count` rows into the second-level cache.
+inline void prefetch_rows(const uint8_t *const *rows, int count, int64_t offset, int64_t bytes) {
+    for (int r = 0; r < count; r++) {
+        for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)rows[r] + offset + i, _MM_HINT_T1);
+    }
+}
+
 // out[j] = bytes 4j..4j+3 of the 16 bytes at `offset` of every row, in the order of the rows.
 inline void interleave16(const RowGroup &g, int64_t offset, __m512i out[4]) {
     __m512i v[4];

@@ -10,8 +10,19 @@ using namespace g3n;
 
 namespace {
 
-// Rows that are looked up together.
-constexpr int64_t STEP = 64;
+// Rows that are listed together, and how many of the next ones beside them.
+constexpr int64_t STEP = 64, NEXT = 16;
+
+// Rows number of(0..n) of w with one token.
+template <typename F>
+void listed_rows(int type, const uint8_t *w, int64_t w_stride, int64_t k, int64_t n, F of, const char *a, float *out) {
+    const uint8_t *rows[STEP + NEXT];
+    for (int64_t i0 = 0; i0 < n; i0 += STEP) {
+        const int64_t own = n - i0 < STEP ? n - i0 : STEP, listed = n - i0 < STEP + NEXT ? n - i0 : STEP + NEXT;
+        for (int64_t i = 0; i < listed; i++) rows[i] = w + of(i0 + i) * w_stride;
+        dot_rows(type, rows, own, listed, k, a, out + i0);
+    }
+}
 
 // Rows [begin, end) of thread ith of nth: whole multiples of `unit`, contiguous.
 void share(int64_t m, int64_t unit, int ith, int nth, int64_t *begin, int64_t *end) {
@@ -19,15 +30,6 @@ void share(int64_t m, int64_t unit, int ith, int nth, int64_t *begin, int64_t *e
     *begin = units * ith / nth * unit;
     *end = units * (ith + 1) / nth * unit;
     if (*end > m) *end = m;
-}
-
-void product_one_token(const Product &p, int64_t begin, int64_t end) {
-    const uint8_t *rows[STEP];
-    for (int64_t r0 = begin; r0 < end; r0 += STEP) {
-        const int64_t n = end - r0 < STEP ? end - r0 : STEP;
-        for (int64_t i = 0; i < n; i++) rows[i] = p.w + (r0 + i) * p.w_stride;
-        dot_rows(p.type, rows, n, p.k, p.a, p.out + r0);
-    }
 }
 
 }  // namespace
@@ -45,7 +47,7 @@ extern "C" void g3n_product(int type, const void *w, int64_t w_stride, int64_t k
     int64_t begin, end;
     if (n == 1) {
         share(m, 16, ith, nth, &begin, &end);
-        product_one_token(p, begin, end);
+        listed_rows(type, p.w + begin * w_stride, w_stride, k, end - begin, [](int64_t i) { return i; }, p.a, out + begin);
         return;
     }
 #ifdef G3N_PRODUCT_AVX512
@@ -61,12 +63,7 @@ extern "C" void g3n_product(int type, const void *w, int64_t w_stride, int64_t k
 
 extern "C" void g3n_gather_dots(int type, const void *w, int64_t w_stride, int64_t k, const int32_t *rows, int64_t n_rows, const void *a,
                                 float *out) {
-    const uint8_t *some[STEP];
-    for (int64_t i0 = 0; i0 < n_rows; i0 += STEP) {
-        const int64_t n = n_rows - i0 < STEP ? n_rows - i0 : STEP;
-        for (int64_t i = 0; i < n; i++) some[i] = (const uint8_t *)w + rows[i0 + i] * w_stride;
-        dot_rows(type, some, n, k, (const char *)a, out + i0);
-    }
+    listed_rows(type, (const uint8_t *)w, w_stride, k, n_rows, [&](int64_t i) { return (int64_t)rows[i]; }, (const char *)a, out);
 }
 
 extern "C" void g3n_row_dots(int type, const void *w_row, int64_t k, const void *a, int64_t a_stride, const int32_t *tokens,

@@ -9,7 +9,7 @@
 
 namespace g3n {
 
-// Blocks of 32 of a row that are decoded together: 512 weights.
+// Blocks of 32 of a row that a panel holds: 512 columns.
 constexpr int CHUNK = 16;
 // Rows of weights that a panel interleaves.
 constexpr int PANEL = 32;
@@ -25,10 +25,10 @@ struct Product {
     int64_t out_stride;
 };
 
-// Dots of the rows at rows[0..n) with one token: gemv.cpp.
-void dot_rows(int type, const uint8_t *const *rows, int64_t n, int64_t k, const char *a, float *out);
+// Dots of the rows at rows[0..n) with one token; those at rows[n..listed) will come next and may be fetched: gemv.cpp.
+void dot_rows(int type, const uint8_t *const *rows, int64_t n, int64_t listed, int64_t k, const char *a, float *out);
 
-// Dots of one row with the chosen tokens (null: tokens 0..n-1), out[i * out_stride] each: gemv.cpp.
+// Dots of one row with the chosen tokens (null: tokens 0..n-1), out[i * out_stride] each: row_tokens.cpp.
 void dot_tokens(int type, const uint8_t *row, int64_t k, const char *a, int64_t a_stride, const int32_t *tokens, int64_t n, float *out,
                 int64_t out_stride);
 

@@ -72,6 +72,11 @@ template <class P> static inline Vec load_f16(const uint16_t *p, P part) {
 template <class P> static inline Vec load_bf16(const uint16_t *p, P part) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load16(p, part)), 16));
 }
+static inline Vec load_i8(const char *p) {
+    __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+}
+static inline Vec splat_f16(uint16_t h) { return splat(_cvtsh_ss(h)); }
 
 #elif G3N_VECTORS == 256
 
@@ -125,6 +130,11 @@ template <class P> static inline Vec load_bf16(const uint16_t *p, P part) {
     __m256i bits = _mm256_slli_epi32(_mm256_cvtepu16_epi32(load16(p, part)), 16);
     return _mm256_castsi256_ps(bits);
 }
+static inline Vec load_i8(const char *p) {
+    __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+}
+static inline Vec splat_f16(uint16_t h) { return splat(_cvtsh_ss(h)); }
 
 #else
 
@@ -225,6 +235,10 @@ template <class P> static inline Vec load_bf16(const uint16_t *p, P part) {
         return i < count(part) ? from_bits(static_cast<uint32_t>(p[i]) << 16) : 0.0f;
     });
 }
+static inline Vec load_i8(const char *p) {
+    return each([&](int i) { return static_cast<float>(static_cast<int8_t>(p[i])); });
+}
+static inline Vec splat_f16(uint16_t h) { return splat(from_f16(h)); }
 
 #endif
 

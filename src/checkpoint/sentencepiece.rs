@@ -52,7 +52,7 @@ fn piece(body: &[u8]) -> Result<Piece, &'static str> {
             _ => {}
         }
     }
-    if piece.score.is_nan() { Err("its score is not a number") } else { Ok(piece) }
+    if !piece.score.is_finite() { Err("its score is not finite") } else { Ok(piece) }
 }
 
 enum Field<'a> {

@@ -81,7 +81,8 @@ impl Text<'_> {
         let mut shape: Vec<u64> = expected.ne.iter().rev().copied().collect();
         if let Presence::PaddedRows(rows) = expected.presence {
             shape[0] = rows;
-        } else if expected.parts.len() > 1 {
+        } else if shape.len() > 2 {
+            // A stack of matrices, of one only when there are two streams.
             shape.remove(0);
         }
         let mut segments = Vec::new();

@@ -10,6 +10,9 @@ use super::types::Type;
 /// The kernels load whole cache lines; ggml's allocator gives multiples of 32.
 const LINE: usize = 64;
 
+/// From this many tokens on a panel of widened weights pays; below, ggml reads them faster.
+const FLOAT_TOKENS: usize = 12;
+
 /// Rows of activations in 8 bits.
 #[derive(Clone, Copy)]
 pub struct Quantized<'b> {
@@ -77,6 +80,51 @@ impl<'b> Tensor<'b> {
                     m as i64,
                     aligned(run.source(1)).cast(),
                     row as i64,
+                    n as i64,
+                    run.out(),
+                    m as i64,
+                    run.scratch(),
+                    run.ith,
+                    run.nth,
+                );
+            }
+        })
+    }
+
+    /// Has this weight `[k, m]` (F16, BF16, F32) a product with f32 activations that is the
+    /// quicker way for so many tokens?
+    pub fn has_float_kernel(self, tokens: usize) -> bool {
+        let [k, _, n2, n3] = self.ne();
+        let ty = self.ty().raw() as i32;
+        // SAFETY: looks at its arguments only.
+        let supported = unsafe { ffi::g3n_product_float_supports(ty, k as i64) } != 0;
+        supported && n2 * n3 == 1 && tokens >= FLOAT_TOKENS
+    }
+
+    /// `selfᵀ · x` for a float weight `[k, m]` and f32 rows `[k, T]`: `[m, T]`. For batches; one
+    /// row is as fast in [`Tensor::mul_mat`].
+    pub fn product_float(self, x: Self) -> Self {
+        let ([k, m, ..], [xk, n, x2, x3]) = (self.ne(), x.ne());
+        assert!(
+            k == xk && x2 * x3 == 1 && x.ty() == Type::F32 && self.has_float_kernel(FLOAT_TOKENS)
+        );
+        assert_eq!(x.header().nb[0], size_of::<f32>(), "rows are contiguous");
+        let (ty, w_stride, x_stride) =
+            (self.ty().raw() as i32, self.header().nb[1], x.header().nb[1]);
+        // SAFETY: takes nothing.
+        let scratch = unsafe { ffi::g3n_product_float_scratch_bytes() };
+        self.b.custom(Type::F32, [m, n, 1, 1], &[self, x], scratch, move |run| {
+            // SAFETY: m rows of k weights, n rows of activations, m·n results; the scratch memory
+            // is as large as asked for on every thread.
+            unsafe {
+                ffi::g3n_product_float(
+                    ty,
+                    run.source(0).cast(),
+                    w_stride as i64,
+                    k as i64,
+                    m as i64,
+                    run.source(1),
+                    x_stride as i64,
                     n as i64,
                     run.out(),
                     m as i64,

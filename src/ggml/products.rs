@@ -2,7 +2,8 @@
 //! `ggml/kernels/product.cpp` and its neighbours (design section 5, points 2, 3, 7 and 8).
 //!
 //! `out[t, r] = Σ_k w[r, k] · a[t, k]`, weights `[k, m]` as the file holds them, activations
-//! `[k, n]` quantized once (`g3n_q8_quantize`) and read by every product that needs them.
+//! `[k, n]` quantized once (`g3n_q8_quantize`) and read by every product that needs them. Weights
+//! in F16, BF16 and F32 meet the f32 activations as they are (`g3n_product_float`).
 
 use std::ffi::c_void;
 
@@ -33,27 +34,25 @@ unsafe extern "C" {
         ith: i32,
         nth: i32,
     );
-    /// Chosen rows of weights with one row of activations.
-    pub(super) fn g3n_gather_dots(
+    /// Whether rows of `k` weights of this type (F16, BF16, F32) have an f32 product.
+    pub(super) fn g3n_product_float_supports(ty: i32, k: i64) -> i32;
+    /// Scratch bytes of each thread.
+    pub(super) fn g3n_product_float_scratch_bytes() -> usize;
+    /// As `g3n_product`, with activations in f32.
+    pub(super) fn g3n_product_float(
         ty: i32,
         w: *const c_void,
         w_stride: i64,
         k: i64,
-        rows: *const i32,
-        n_rows: i64,
-        a: *const c_void,
+        m: i64,
+        x: *const f32,
+        x_stride: i64,
+        n: i64,
         out: *mut f32,
-    );
-    /// One row of weights with chosen rows of activations.
-    pub(super) fn g3n_row_dots(
-        ty: i32,
-        w_row: *const c_void,
-        k: i64,
-        a: *const c_void,
-        a_stride: i64,
-        tokens: *const i32,
-        n_tokens: i64,
-        out: *mut f32,
+        out_stride: i64,
+        scratch: *mut c_void,
+        ith: i32,
+        nth: i32,
     );
 }
 
@@ -64,6 +63,32 @@ mod tests {
 
     use super::super::sys;
     use super::*;
+
+    // Called by the sparse kernels in C++.
+    unsafe extern "C" {
+        /// Chosen rows of weights with one row of activations.
+        fn g3n_gather_dots(
+            ty: i32,
+            w: *const c_void,
+            w_stride: i64,
+            k: i64,
+            rows: *const i32,
+            n_rows: i64,
+            a: *const c_void,
+            out: *mut f32,
+        );
+        /// One row of weights with chosen rows of activations.
+        fn g3n_row_dots(
+            ty: i32,
+            w_row: *const c_void,
+            k: i64,
+            a: *const c_void,
+            a_stride: i64,
+            tokens: *const i32,
+            n_tokens: i64,
+            out: *mut f32,
+        );
+    }
 
     /// Name, ggml's number, length of a block.
     const TYPES: [(&str, u32, usize); 12] = [
@@ -147,7 +172,6 @@ mod tests {
 
     /// Rows of activations in 8 bits, `extra` lines apart more than needed.
     struct Activations {
-        k: usize,
         n: usize,
         stride: usize,
         lines: Vec<Line>,
@@ -164,7 +188,7 @@ mod tests {
                     let row = lines[t * stride / 64..].as_mut_ptr().cast();
                     g3n_q8_quantize(x[t * k..].as_ptr(), k as i64, row);
                 }
-                Self { k, n, stride, lines }
+                Self { n, stride, lines }
             }
         }
 
@@ -374,6 +398,77 @@ mod tests {
                 tokens.iter().map(|&t| expected[t as usize * w.m + 11]).collect();
             let error = relative_max(&by_rows, &of_rows).max(relative_max(&by_tokens, &of_tokens));
             assert!(error < 2e-6, "{name}: {error:e}");
+        }
+    }
+
+    #[test]
+    fn float_weights_lose_nothing() {
+        let types = [sys::GGML_TYPE_F32, sys::GGML_TYPE_F16, sys::GGML_TYPE_BF16];
+        for (seed, ty) in types.into_iter().enumerate() {
+            for (k, m, n) in [(8, 3, 1), (64, 33, 2), (264, 70, 17), (1024, 40, 9), (520, 16, 100)]
+            {
+                let mut rng = ChaCha8Rng::seed_from_u64(20 + seed as u64);
+                let source = random(&mut rng, k * m);
+                let x_stride = k + 5;
+                let x = random(&mut rng, n * x_stride);
+                let mut bytes = Vec::new();
+                let mut expected = Vec::new();
+                let values: Vec<f32> = source
+                    .iter()
+                    .map(|&v| match ty {
+                        sys::GGML_TYPE_F16 => {
+                            let v = half::f16::from_f32(v);
+                            bytes.extend(v.to_le_bytes());
+                            v.to_f32()
+                        }
+                        sys::GGML_TYPE_BF16 => {
+                            let v = half::bf16::from_f32(v);
+                            bytes.extend(v.to_le_bytes());
+                            v.to_f32()
+                        }
+                        _ => {
+                            bytes.extend(v.to_le_bytes());
+                            v
+                        }
+                    })
+                    .collect();
+                for token in x.chunks_exact(x_stride) {
+                    for row in values.chunks_exact(k) {
+                        let products =
+                            row.iter().zip(token).map(|(&w, &x)| f64::from(w) * f64::from(x));
+                        expected.push(products.sum::<f64>());
+                    }
+                }
+                let fenced = Fenced::new(&bytes);
+                for nth in [1, 2, 3] {
+                    let mut out = vec![f32::NAN; n * m];
+                    // SAFETY: all sizes are those of the buffers.
+                    unsafe {
+                        assert_ne!(g3n_product_float_supports(ty as i32, k as i64), 0);
+                        let lines = g3n_product_float_scratch_bytes().div_ceil(64);
+                        let mut scratch = vec![Line([0xff; 64]); nth * lines];
+                        for ith in 0..nth {
+                            g3n_product_float(
+                                ty as i32,
+                                fenced.bytes().cast(),
+                                (bytes.len() / m) as i64,
+                                k as i64,
+                                m as i64,
+                                x.as_ptr(),
+                                4 * x_stride as i64,
+                                n as i64,
+                                out.as_mut_ptr(),
+                                m as i64,
+                                scratch.as_mut_ptr().cast(),
+                                ith as i32,
+                                nth as i32,
+                            );
+                        }
+                    }
+                    let error = relative_max(&out, &expected);
+                    assert!(error < 3e-6, "type {ty} k {k} m {m} n {n}: {error:e}");
+                }
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::error::Error;
 use super::prompt::Language;
-use super::sampler::{Sampler, SamplerOptions};
+use super::sampler::SamplerOptions;
 use super::template::{ChatTemplate, GEMMA, SpecialTexts};
 use super::vocabulary::vocabulary;
 use crate::gguf::{Gguf, Metadata, Value};
@@ -87,7 +87,8 @@ impl Engine {
             Ok::<_, Error>(Language::new(tokenizer, template)?)
         })?;
         let sampling = sampling_defaults(gguf.metadata())?;
-        Sampler::new(sampling.clone())
+        sampling
+            .validate()
             .map_err(|error| Error::SamplingDefaults { file: gguf.path().to_path_buf(), error })?;
         let stem = gguf.path().file_stem().unwrap_or_default().to_string_lossy();
         let name = gguf.metadata().str("general.name")?.filter(|name| !name.is_empty());

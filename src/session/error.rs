@@ -109,6 +109,9 @@ impl Error {
                  or hold it with --ctx-size {} or more",
                 tokens + 1
             )),
+            Error::Template(_) | Error::Language(LanguageError::Missing { .. }) => {
+                Some("another template can be given with --template FILE".to_owned())
+            }
             _ => None,
         }
     }

@@ -106,6 +106,9 @@ impl<'b> Scope<'b> {
         if self.fused() && weight.has_product_kernel() {
             return weight.product_q8(x.q8());
         }
+        if self.fused() && weight.has_float_kernel(x.f32.ne()[1]) {
+            return weight.product_float(x.f32);
+        }
         x.f32.mul_mat(weight)
     }
 

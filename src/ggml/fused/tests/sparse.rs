@@ -173,14 +173,3 @@ fn sparse_gated_up_shows_nan_and_copes_with_all_or_none_surviving() {
         assert!(sparse_gated_up(&gates, &bytes, 0, k, &a).iter().all(|v| v.is_nan()));
     }
 }
-
-/// The products' own kernels stand here until they are linked.
-#[unsafe(no_mangle)]
-extern "C" fn g3n_gather_dots() {
-    unreachable!("float weights only");
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn g3n_row_dots() {
-    unreachable!("float weights only");
-}
