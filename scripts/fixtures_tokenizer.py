@@ -55,7 +55,8 @@ CHAT_TEMPLATE = """{{ bos_token }}
     {%- endif -%}
 {%- endmacro -%}
 {%- set has_system = messages[0]['role'] == 'system' -%}
-{%- for message in messages[1:] if has_system else messages -%}
+{%- set turns = messages[1:] if has_system else messages -%}
+{%- for message in turns -%}
     {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}
         {{ raise_exception("Conversation roles must alternate user/assistant/user/assistant/...") }}
     {%- endif -%}
