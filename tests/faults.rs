@@ -1,9 +1,6 @@
 //! Broken model files: every truncation and thousands of seeded mutations of a model, through
 //! to one decoded token, end in a result or an error; and each usual damage says what it is.
 
-#[path = "support/models.rs"]
-mod models;
-
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use tempfile::TempDir;
 
 fn model() -> PathBuf {
-    models::fixtures().join("tiny/tiny-f16.gguf")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny/tiny-f16.gguf")
 }
 
 /// Opens a model and decodes one token, as far as the file allows; the first error's text.

@@ -5,6 +5,8 @@
 mod models;
 #[path = "support/npz.rs"]
 mod npz;
+#[path = "support/shared.rs"]
+mod shared;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,14 +34,17 @@ fn assert_parity(report: &Report, kernels: Kernels) {
 
 /// Runs the oracle's cases on one of its checkpoints; returns how many values were compared.
 fn oracle(checkpoint: &str, cases: &[&str]) -> usize {
-    let Some(shared) = models::shared() else { return 0 };
+    let Some(folder_of_oracle) = shared::shared() else { return 0 };
     let folder = tempfile::tempdir().unwrap();
-    let gguf =
-        models::converted(&shared.join("oracle").join(checkpoint), Float::F32, folder.path());
+    let gguf = models::converted(
+        &folder_of_oracle.join("oracle").join(checkpoint),
+        Float::F32,
+        folder.path(),
+    );
     let model = TextModel::open(&gguf).unwrap();
     let mut compared = 0;
     for case in cases {
-        let file = shared.join(format!("oracle/ref/{case}.npz"));
+        let file = folder_of_oracle.join(format!("oracle/ref/{case}.npz"));
         let references = npz::Npz::open(&file).unwrap().references(case).unwrap();
         assert!(!references.is_empty());
         for (reference, kernels) in references.iter().flat_map(|r| KERNELS.map(|k| (r, k))) {
@@ -58,7 +63,7 @@ fn compare(model: &Arc<TextModel>, reference: &Reference, case: &str, kernels: K
 #[test]
 fn oracle_short_prompt_at_every_tap() {
     let compared = oracle("text", &["text_short"]);
-    assert!(models::shared().is_none() || compared > 150, "only {compared} values");
+    assert!(shared::shared().is_none() || compared > 150, "only {compared} values");
 }
 
 #[test]
