@@ -141,12 +141,13 @@ fn a_file_that_is_no_model_is_named() {
 
 #[cfg(unix)]
 #[test]
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn a_file_without_permission_is_named() {
     use std::os::unix::fs::PermissionsExt;
     let home = Home::new();
     let file = home.path().join("mine.gguf");
     fs::write(&file, b"GGUF").expect("a file");
-    fs::set_permissions(&file, fs::Permissions::from_mode(0)).expect("ours to change");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).expect("ours to change");
     if File::open(&file).is_ok() {
         eprintln!("skipped: this user may read everything");
         return;
