@@ -118,6 +118,11 @@ fn a_directory_needs_one_model_in_it() {
     fs::remove_file(dir.join("b.gguf")).expect("it was there");
     fs::write(dir.join("config.json"), b"{}").expect("a file");
     assert!(chat()[1].contains("gemma3n convert models"));
+    // Reference values lie beside the model in this one.
+    let fixture = model();
+    let mut program = home.program();
+    program.args(["chat", "hi", "-n", "1", "-m"]).arg(fixture.parent().expect("a folder"));
+    done(&run(&mut program, b""));
 }
 
 #[test]
@@ -278,6 +283,13 @@ fn json_has_the_documented_keys() {
 }
 
 #[test]
+fn of_a_flag_given_twice_the_last_counts() {
+    let home = Home::new();
+    let json = answer(&home, &["hi", "--ignore-eos", "-n", "3"], "");
+    assert_eq!(json["tokens"]["generated"], 3);
+}
+
+#[test]
 fn argument_and_input_are_joined_by_a_blank_line() {
     let home = Home::new();
     fs::write(home.path().join("both.txt"), "one\n\ntwo\nthree\n").expect("a file");
@@ -348,8 +360,11 @@ fn a_session_goes_on_where_it_ended() {
     program.args(["chat", "hi", "-m"]).arg(model()).args(session);
     let lines = failed(&run(&mut program, b""));
     assert!(lines[0].starts_with("error: talk.session: "), "{lines:?}");
-    // What could not be read is not overwritten.
+    // What could not be read is not overwritten, and a folder that is not there is told first.
     assert_eq!(fs::read(home.path().join("talk.session")).expect("a file"), b"no session");
+    let mut program = home.program();
+    program.args(["chat", "hi", "--session", "no/where", "-m"]).arg(model());
+    assert_eq!(failed(&run(&mut program, b""))[0], "error: no/where: no directory no");
 }
 
 #[cfg(unix)]

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
@@ -109,6 +109,9 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
             ));
         }
     }
+    if let Some(file) = &args.session {
+        can_be_written(file)?;
+    }
     let talk = match prompt {
         Some(prompt) => Talk::Once(prompt),
         // The editor's handler of SIGINT comes first, for ours to stand before it.
@@ -163,6 +166,14 @@ fn prompt(args: &Args) -> anyhow::Result<Option<String>> {
         });
     }
     Ok(Some(prompt))
+}
+
+/// Tells before the work, not after it, that a session file has no folder to lie in.
+fn can_be_written(file: &Path) -> anyhow::Result<()> {
+    match file.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()) {
+        Some(dir) => Err(anyhow!("{}: no directory {}", file.display(), dir.display())),
+        None => Ok(()),
+    }
 }
 
 fn system_text(typed: &str) -> anyhow::Result<String> {

@@ -50,6 +50,7 @@ GEMMA3N_MODEL names the model where -m does not.";
 /// Runs Google's Gemma 3n from quantized GGUF files on the CPU
 #[derive(Parser, Debug)]
 #[command(name = "gemma3n", version = VERSION, after_help = EXAMPLES, max_term_width = 100)]
+#[command(args_override_self = true)]
 struct Cli {
     #[command(flatten)]
     output: OutputArgs,

@@ -165,14 +165,18 @@ fn in_directory(dir: &Path) -> Result<PathBuf, Error> {
     for entry in fs::read_dir(dir).map_err(unreadable)? {
         files.push(entry.map_err(unreadable)?.path());
     }
-    let mut files = models_among(files);
-    if files.len() > 1 {
-        // Adapters, reference values and other models may lie beside it: the headers tell.
-        let sure: Vec<PathBuf> = files.iter().filter(|file| is_text_model(file)).cloned().collect();
-        if !sure.is_empty() {
-            files = sure;
-        }
+    // Adapters, reference values and other architectures may lie beside it: the headers tell. A
+    // file without a sound header stays, for its fault to be named.
+    let mut files: Vec<(PathBuf, Option<Gguf>)> = models_among(files)
+        .into_iter()
+        .map(|file| (file.clone(), Gguf::open(&file).ok()))
+        .filter(|(_, gguf)| says(gguf, "general.type").is_none_or(|kind| kind == "model"))
+        .collect();
+    let ours = |gguf: &Option<Gguf>| says(gguf, "general.architecture") == Some("gemma3n");
+    if files.iter().any(|(_, gguf)| ours(gguf)) {
+        files.retain(|(_, gguf)| ours(gguf));
     }
+    let files: Vec<PathBuf> = files.into_iter().map(|(file, _)| file).collect();
     match files.as_slice() {
         [] => Err(Error::NoneInDirectory(dir.to_owned())),
         [one] => Ok(one.clone()),
@@ -203,11 +207,8 @@ fn models_among(files: Vec<PathBuf>) -> Vec<PathBuf> {
     models
 }
 
-fn is_text_model(file: &Path) -> bool {
-    let Ok(gguf) = Gguf::open(file) else { return false };
-    let text = |key| gguf.metadata().str(key).ok().flatten().map(str::to_owned);
-    text("general.architecture").as_deref() == Some("gemma3n")
-        && text("general.type").is_none_or(|kind| kind == "model")
+fn says<'a>(gguf: &'a Option<Gguf>, key: &str) -> Option<&'a str> {
+    gguf.as_ref()?.metadata().str(key).ok().flatten()
 }
 
 /// Whether a file's stem ends in `-0000N-of-0000M` with N above 1.
