@@ -11,6 +11,7 @@
     .. 511   runs of 1 and 2 tabs, <start_of_image>, <start_of_audio>
     512..527 vision and audio markers and <unused4> ..: ids without a row in the per-layer table
 """
+from pathlib import Path
 import json
 from collections import Counter
 
@@ -39,38 +40,8 @@ El faro está lejos, pero la luz llega hasta la playa. ¿Mañana también habrá
 港の灯台は古い。船は朝に着いた。海边有一座灯塔。
 """
 
-# What Gemma's own template renders: a system message goes in front of the first user turn.
-CHAT_TEMPLATE = """{{ bos_token }}
-{%- macro text(content) -%}
-    {%- if content is string -%}
-        {{ content | trim }}
-    {%- else -%}
-        {%- for part in content -%}
-            {%- if part['type'] == 'text' -%}
-                {{ part['text'] | trim }}
-            {%- elif part['type'] in ['image', 'audio'] -%}
-                {{ '<' + part['type'] + '_soft_token>' }}
-            {%- endif -%}
-        {%- endfor -%}
-    {%- endif -%}
-{%- endmacro -%}
-{%- set has_system = messages[0]['role'] == 'system' -%}
-{%- set turns = messages[1:] if has_system else messages -%}
-{%- for message in turns -%}
-    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}
-        {{ raise_exception("Conversation roles must alternate user/assistant/user/assistant/...") }}
-    {%- endif -%}
-    {{ '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\\n' }}
-    {%- if loop.first and has_system -%}
-        {%- set system = messages[0]['content'] -%}
-        {{ (system if system is string else system[0]['text']) + '\\n\\n' }}
-    {%- endif -%}
-    {{ text(message['content']) + '<end_of_turn>\\n' }}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-    {{ '<start_of_turn>model\\n' }}
-{%- endif -%}
-"""
+# Gemma's own template, the one that the program falls back on.
+CHAT_TEMPLATE = (Path(__file__).parent.parent / "src/session/gemma.jinja").read_text(encoding="utf-8")
 
 
 def learn(count):

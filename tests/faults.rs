@@ -90,7 +90,10 @@ fn ten_thousand_mutations_end_in_a_result_or_an_error() {
         match decode_one(&path) {
             Ok(()) => sound += 1,
             Err(error) => {
-                assert!(!error.is_empty() && !error.contains('\n'), "{error:?}");
+                assert!(
+                    error.contains("mutated.gguf") || error.contains("not finite"),
+                    "{error:?}"
+                );
                 refused += 1;
             }
         }

@@ -2,6 +2,8 @@
 
 #[path = "support/models.rs"]
 mod models;
+#[path = "support/shared.rs"]
+mod shared;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -68,7 +70,7 @@ fn a_chat_is_continued_as_the_reference_continues_it() {
         251, 554, 389, 32, 201, 548, 445, 440, 534, 986, 587, 735, 336, 91, 1000, 820, 329, 464,
         619, 598, 505, 956, 945, 711,
     ];
-    let Some(shared) = models::shared() else { return };
+    let Some(shared) = shared::shared() else { return };
     let folder = tempfile::tempdir().unwrap();
     let model = models::converted(&shared.join("oracle/text"), Float::F32, folder.path());
     let path = model.path();

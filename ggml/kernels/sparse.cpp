@@ -41,16 +41,12 @@ extern "C" void g3n_topk_gelu_mul(const float *gate, const float *up, const floa
     }
 }
 
-// Up to this many tokens a token's surviving rows are gathered; with more, a row is unpacked
-// once for all tokens where it survives.
-constexpr int64_t GATHER_TOKENS = 8;
-// Neurons and tokens of one block of lists.
-constexpr int64_t BLOCK_NEURONS = 128, BLOCK_TOKENS = 256, AHEAD = 4;
+// Up to this many tokens threads share each token's survivors equally; with more, each has its
+// neurons, and takes a block of their rows of w that stays near through all tokens.
+constexpr int64_t SHARED_TOKENS = 8, BLOCK_BYTES = 512 * 1024;
 
-extern "C" int64_t g3n_sparse_scratch_bytes(int64_t F, int64_t T) {
-    int64_t gather = 3 * (F + WIDTH) * 4;
-    int64_t lists = (2 * BLOCK_NEURONS + 1) * least(T, BLOCK_TOKENS) * 4;
-    return T <= GATHER_TOKENS ? gather : lists;
+extern "C" int64_t g3n_sparse_scratch_bytes(int64_t F, int64_t) {
+    return 3 * (F + WIDTH) * 4;
 }
 
 static float float_dot(int type, const void *w, const float *x, int64_t k) {
@@ -91,18 +87,6 @@ static void gather_dots(const Up &up, const int32_t *rows, int64_t n, int64_t t,
     }
 }
 
-static void row_dots(const Up &up, int64_t f, const int32_t *tokens, int64_t n, float *dots) {
-    const void *row = bytes_at(up.w, up.w_stride, f);
-    if (!is_float(up.type)) {
-        g3n_row_dots(up.type, row, up.k, up.a, up.a_stride, tokens, n, dots);
-        return;
-    }
-    for (int64_t i = 0; i < n; i++) {
-        const void *a = bytes_at(up.a, up.a_stride, tokens[i]);
-        dots[i] = float_dot(up.type, row, static_cast<const float *>(a), up.k);
-    }
-}
-
 static void gelu_times(float *values, const float *dots, int64_t n) {
     over(0, n, [&](int64_t e, auto p) {
         store(values + e, mul(gelu(load(values + e, p)), load(dots + e, p)), p);
@@ -123,54 +107,22 @@ static int64_t survivors(const float *gate, int64_t from, int64_t to, float cuto
     return n;
 }
 
-// One token: each thread takes an equal number of survivors, and zeroes the stretch they span.
-static void gather_token(const Up &up, const float *gate, float cutoff, int64_t F, int64_t t,
-                         float *out, void *scratch, int ith, int nth) {
-    int32_t *rows = static_cast<int32_t *>(scratch);
-    float *values = reinterpret_cast<float *>(rows + F + WIDTH), *dots = values + F + WIDTH;
-    const int64_t n = survivors(gate, 0, F, cutoff, rows, values);
-    const int64_t lo = n * ith / nth, hi = n * (ith + 1) / nth;
-    const int64_t from = ith == 0 ? 0 : lo < n ? rows[lo] : F, to = hi < n ? rows[hi] : F;
-    if (from < to) memset(out + from, 0, static_cast<size_t>(to - from) * sizeof(float));
-    gather_dots(up, rows + lo, hi - lo, t, dots);
-    gelu_times(values + lo, dots, hi - lo);
-    for (int64_t i = lo; i < hi; i++) out[rows[i]] = values[i];
-}
+// Lists of one thread: surviving neurons, what they pass the cutoff by, products.
+struct Lists {
+    int32_t *rows;
+    float *values, *dots;
+    Lists(void *scratch, int64_t F)
+        : rows(static_cast<int32_t *>(scratch)),
+          values(reinterpret_cast<float *>(rows + F + WIDTH)), dots(values + F + WIDTH) {}
+};
 
-// Neurons [f0, f1), tokens [t0, t1): the gates are read along their rows, a block of neurons
-// wide, and sorted into one list of tokens a neuron.
-static void block(const Up &up, const float *gate, const float *cutoff, int64_t F, int64_t f0,
-                  int64_t f1, int64_t t0, int64_t t1, float *out, void *scratch) {
-    const int64_t most = t1 - t0;
-    int32_t *tokens = static_cast<int32_t *>(scratch);
-    float *values = reinterpret_cast<float *>(tokens + BLOCK_NEURONS * most);
-    float *dots = values + BLOCK_NEURONS * most;
-    int32_t end[BLOCK_NEURONS], neurons[BLOCK_NEURONS + WIDTH];
-    float shifted[BLOCK_NEURONS + WIDTH];
-    for (int64_t f = 0; f < f1 - f0; f++) end[f] = static_cast<int32_t>(f * most);
-    for (int64_t t = t0; t < t1; t++) {
-        // A row apart is a page apart, which no machine foresees.
-        if (t + AHEAD < t1) {
-            for (int64_t f = f0; f < f1; f += 16) {
-                __builtin_prefetch(gate + (t + AHEAD) * F + f);
-                __builtin_prefetch(out + (t + AHEAD) * F + f, 1);
-            }
-        }
-        const int64_t n = survivors(gate + t * F, f0, f1, cutoff[t], neurons, shifted);
-        for (int64_t i = 0; i < n; i++) {
-            int32_t at = end[neurons[i] - f0]++;
-            tokens[at] = static_cast<int32_t>(t);
-            values[at] = shifted[i];
-        }
-        memset(out + t * F + f0, 0, static_cast<size_t>(f1 - f0) * sizeof(float));
-    }
-    for (int64_t f = f0; f < f1; f++) {
-        const int64_t at = (f - f0) * most, n = end[f - f0] - at;
-        if (n == 0) continue;
-        row_dots(up, f, tokens + at, n, dots);
-        gelu_times(values + at, dots, n);
-        for (int64_t i = 0; i < n; i++) out[tokens[at + i] * F + f] = values[at + i];
-    }
+// out of neurons [from, to) of a token: survivors [lo, hi) of the lists, zero elsewhere.
+static void fill(const Up &up, const Lists &lists, int64_t lo, int64_t hi, int64_t t, int64_t from,
+                 int64_t to, float *out) {
+    if (from < to) memset(out + from, 0, static_cast<size_t>(to - from) * sizeof(float));
+    gather_dots(up, lists.rows + lo, hi - lo, t, lists.dots);
+    gelu_times(lists.values + lo, lists.dots, hi - lo);
+    for (int64_t i = lo; i < hi; i++) out[lists.rows[i]] = lists.values[i];
 }
 
 extern "C" void g3n_sparse_gated_up(int type, const void *w, int64_t w_stride, int64_t k, int64_t F,
@@ -178,15 +130,23 @@ extern "C" void g3n_sparse_gated_up(int type, const void *w, int64_t w_stride, i
                                     int64_t a_stride, int64_t T, float *out, void *scratch, int ith,
                                     int nth) {
     const Up up = {type, w, w_stride, k, a, a_stride};
-    if (T <= GATHER_TOKENS) {
-        for (int64_t t = 0; t < T; t++)
-            gather_token(up, gate + t * F, cutoff[t], F, t, out + t * F, scratch, ith, nth);
+    const Lists lists(scratch, F);
+    if (T <= SHARED_TOKENS) {
+        for (int64_t t = 0; t < T; t++) {
+            const int64_t n = survivors(gate + t * F, 0, F, cutoff[t], lists.rows, lists.values);
+            const int64_t lo = n * ith / nth, hi = n * (ith + 1) / nth;
+            const int64_t from = ith == 0 ? 0 : lo < n ? lists.rows[lo] : F;
+            fill(up, lists, lo, hi, t, from, hi < n ? lists.rows[hi] : F, out + t * F);
+        }
         return;
     }
-    const int64_t first = border(F, BLOCK_NEURONS, ith, nth);
-    const int64_t last = border(F, BLOCK_NEURONS, ith + 1, nth);
-    for (int64_t f = first; f < last; f += BLOCK_NEURONS)
-        for (int64_t t = 0; t < T; t += BLOCK_TOKENS)
-            block(up, gate, cutoff, F, f, least(f + BLOCK_NEURONS, last), t,
-                  least(t + BLOCK_TOKENS, T), out, scratch);
+    const int64_t first = border(F, 16, ith, nth), last = border(F, 16, ith + 1, nth);
+    const int64_t rows = BLOCK_BYTES / w_stride / 16 * 16, step = rows < 64 ? 64 : rows;
+    for (int64_t f = first; f < last; f += step) {
+        const int64_t end = least(f + step, last);
+        for (int64_t t = 0; t < T; t++) {
+            int64_t n = survivors(gate + t * F, f, end, cutoff[t], lists.rows, lists.values);
+            fill(up, lists, 0, n, t, f, end, out + t * F);
+        }
+    }
 }

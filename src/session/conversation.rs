@@ -141,11 +141,6 @@ impl Conversation {
         Ok(())
     }
 
-    /// The seed of the draws, given or random.
-    pub fn seed(&self) -> u64 {
-        self.sampler.seed()
-    }
-
     /// Changes the strings that end an answer.
     pub fn set_stops(&mut self, stops: Vec<String>) {
         self.options.stops = stops;

@@ -10,6 +10,9 @@
 //! - [`bpe`]: one stretch of text into ids.
 //! - [`decode`]: ids into text, whole or as a stream.
 //!
+//! It is our own because a GGUF file has scores instead of the merge list that `tokenizers` needs,
+//! and because 262 144 pieces must be ready in milliseconds.
+//!
 //! Nothing here knows where a vocabulary comes from. Reference: `tokenizers` with Gemma's
 //! `tokenizer.json` (normalizer Replace, model BPE with byte fallback and fused unknowns,
 //! decoder Replace, ByteFallback, Fuse).

@@ -230,18 +230,30 @@ impl Cache {
     }
 
     /// Writes length and rows, in the order of positions: full layers all, sliding ones what
-    /// the next query sees.
+    /// their rings hold without a gap.
     pub fn save(&self, out: &mut dyn Write) -> io::Result<()> {
-        out.write_all(&(self.len as u64).to_le_bytes())?;
+        let kept = self.ring_run();
+        for word in [self.len, kept] {
+            out.write_all(&(word as u64).to_le_bytes())?;
+        }
         for layer in &self.layers {
-            let (positions, slots) = self.kept(layer.kind);
+            let (first, slots) = match layer.kind {
+                LayerKind::Full => (0, self.capacity),
+                LayerKind::Sliding => (self.len - kept, self.ring),
+            };
             for tensor in [&layer.k, &layer.v] {
-                for position in positions.clone() {
+                for position in first..self.len {
                     out.write_all(row(tensor, position % slots, self.row_bytes))?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// How many of the last positions the rings hold, all of them in a row.
+    fn ring_run(&self) -> usize {
+        let held = |position: &usize| self.ring_positions[position % self.ring] == Some(*position);
+        (0..self.len).rev().take_while(held).count()
     }
 
     /// Reads what `save` wrote for the same config and type.
@@ -250,14 +262,6 @@ impl Cache {
     /// More positions than the context holds, or an early end; the cache is empty then.
     pub fn load(&mut self, input: &mut dyn Read) -> io::Result<()> {
         self.clear();
-        let mut word = [0; 8];
-        input.read_exact(&mut word)?;
-        let len = u64::from_le_bytes(word);
-        if len > self.capacity as u64 {
-            let text = format!("{len} positions, but the context holds {}", self.capacity);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-        }
-        self.len = len as usize;
         let outcome = self.load_rows(input);
         if outcome.is_err() {
             self.len = 0;
@@ -267,11 +271,33 @@ impl Cache {
     }
 
     fn load_rows(&mut self, input: &mut dyn Read) -> io::Result<()> {
+        let mut words = [0; 2];
+        for word in &mut words {
+            let mut bytes = [0; 8];
+            input.read_exact(&mut bytes)?;
+            *word = u64::from_le_bytes(bytes);
+        }
+        let [len, kept] = words;
+        if len > self.capacity as u64 {
+            return Err(invalid(format!(
+                "{len} positions, but the context holds {}",
+                self.capacity
+            )));
+        }
+        let (len, kept) = (len as usize, usize::try_from(kept).unwrap_or(usize::MAX));
+        if kept > len || kept < self.window_of(len).len() {
+            return Err(invalid(format!("{kept} of {len} positions cannot be a window")));
+        }
+        self.len = len;
         let mut bytes = vec![0; self.row_bytes];
         for il in 0..self.layers.len() {
-            let (positions, slots) = self.kept(self.layers[il].kind);
+            let (first, slots) = match self.layers[il].kind {
+                LayerKind::Full => (0, self.capacity),
+                LayerKind::Sliding => (len - kept, self.ring),
+            };
             for value in [false, true] {
-                for position in positions.clone() {
+                // A smaller ring ends with the last positions: later rows go over earlier ones.
+                for position in first..len {
                     input.read_exact(&mut bytes)?;
                     let layer = &mut self.layers[il];
                     let tensor = if value { &mut layer.v } else { &mut layer.k };
@@ -279,24 +305,20 @@ impl Cache {
                 }
             }
         }
-        for position in self.window_of(self.len) {
+        for position in len - kept..len {
             self.ring_positions[position % self.ring] = Some(position);
         }
         Ok(())
-    }
-
-    /// Positions of a kind of layer that a file keeps, and the slots they are counted in.
-    fn kept(&self, kind: LayerKind) -> (std::ops::Range<usize>, usize) {
-        match kind {
-            LayerKind::Full => (0..self.len, self.capacity),
-            LayerKind::Sliding => (self.window_of(self.len), self.ring),
-        }
     }
 
     /// Bytes of all keys and values.
     pub fn memory(&self) -> usize {
         self.layers.iter().map(|layer| layer.k.len() + layer.v.len()).sum()
     }
+}
+
+fn invalid(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
 fn row(tensor: &Stored, slot: usize, row_bytes: usize) -> &[u8] {
@@ -391,7 +413,10 @@ mod tests {
         assert_eq!(other.len(), 40);
         assert_eq!(seen(&other, LayerKind::Sliding, 39), (32..40).collect::<Vec<u8>>());
         assert_eq!(seen(&other, LayerKind::Full, 39), (0..40).collect::<Vec<u8>>());
-        for end in [0, 7, 8, 100, bytes.len() - 1] {
+        // the ring of 13 slots came whole, and with it the way back
+        assert_eq!(other.truncate(34), 34);
+        assert_eq!(seen(&other, LayerKind::Sliding, 33), (27..34).collect::<Vec<u8>>());
+        for end in [0, 7, 8, 15, 16, 100, bytes.len() - 1] {
             assert!(other.load(&mut &bytes[..end]).is_err());
             assert_eq!(other.len(), 0);
         }

@@ -145,7 +145,8 @@ fn attention_equals_its_formula_for_every_cache_type() {
             let v = stored(ty, &values(93, width * case.slots, 2.0));
             let got = case.run(ty, &q, &k, &v, &mask);
             let want = case.want(&q, &k, &v, &mask);
-            assert_close("attention", &got, &want, case.d, 2e-6);
+            // A score of 20 is rounded to 1e-6, and so is the weight e^20 it becomes.
+            assert_close("attention", &got, &want, case.d, 5e-6);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::c_int;
 
+use super::super::super::products;
 use super::*;
 
 /// Gates of which about one in twenty passes, and the z of 0.95.
@@ -41,8 +42,8 @@ impl Gates {
     }
 }
 
-const FF_SIZES: [(usize, usize); 6] =
-    [(64, 1), (100, 2), (1000, 7), (333, 33), (8192, 1), (130, 300)];
+const FF_SIZES: [(usize, usize); 7] =
+    [(64, 1), (100, 2), (1000, 7), (333, 33), (8192, 1), (8192, 9), (130, 300)];
 
 #[test]
 fn topk_cutoff_is_mean_and_biased_deviation() {
@@ -92,14 +93,14 @@ enum Weights {
     Bf16,
 }
 
-fn sparse_gated_up(gates: &Gates, w: &[u8], ty: c_int, k: usize, a: &[f32]) -> Vec<f32> {
+fn sparse_gated_up<A>(gates: &Gates, w: &[u8], ty: c_int, k: usize, a: &[A]) -> Vec<f32> {
     let (n_ff, n_tokens) = (gates.n_ff as i64, gates.n_tokens as i64);
     let w_stride = (w.len() / gates.n_ff) as i64;
     every_split(&unwritten(gates.gate.len()), |out, ith, nth| {
         // SAFETY: only sizes are looked at.
         let bytes = unsafe { g3n_sparse_scratch_bytes(n_ff, n_tokens) };
         let mut scratch = vec![0u32; bytes as usize / 4];
-        // SAFETY: `w` holds n_ff rows of k weights of type `ty`, `a` n_tokens rows of k floats.
+        // SAFETY: `w` holds n_ff rows of k weights of type `ty`, `a` n_tokens rows for them.
         unsafe {
             g3n_sparse_gated_up(
                 ty,
@@ -110,7 +111,7 @@ fn sparse_gated_up(gates: &Gates, w: &[u8], ty: c_int, k: usize, a: &[f32]) -> V
                 gates.gate.as_ptr(),
                 gates.cutoff.as_ptr(),
                 a.as_ptr().cast(),
-                4 * k as i64,
+                (size_of_val(a) / gates.n_tokens) as i64,
                 n_tokens,
                 out,
                 scratch.as_mut_ptr().cast(),
@@ -150,6 +151,39 @@ fn sparse_gated_up_equals_the_dense_product_for_float_weights() {
             let got = sparse_gated_up(&gates, &bytes, ty, k, &a);
             assert_close("sparse", &got, &gates.gated(&dense(&w, &a, k)), n_ff, 2e-6);
         }
+    }
+}
+
+/// Activations are whole numbers up to 127, one of each block: then 8 bits lose nothing.
+#[test]
+fn sparse_gated_up_equals_the_dense_product_for_quantized_weights() {
+    const Q4_0: c_int = 2;
+    let k = 64;
+    for (n_ff, n_tokens) in FF_SIZES {
+        let gates = Gates::new(n_ff, n_tokens, 1.0);
+        let mut a: Vec<f32> = values(74, k * n_tokens, 127.0).iter().map(|v| v.round()).collect();
+        a.iter_mut().step_by(32).for_each(|v| *v = 127.0);
+        // SAFETY: looks at its argument only.
+        let row_bytes = unsafe { products::g3n_q8_row_bytes(k as i64) };
+        let mut rows = vec![0u8; row_bytes * n_tokens + 64];
+        let aligned = rows.as_ptr().align_offset(64);
+        let rows = &mut rows[aligned..][..row_bytes * n_tokens];
+        for (row, a) in rows.chunks_mut(row_bytes).zip(a.chunks(k)) {
+            // SAFETY: a row of k values and room for its bytes.
+            unsafe { products::g3n_q8_quantize(a.as_ptr(), k as i64, row.as_mut_ptr().cast()) };
+        }
+        let quants: Vec<u8> =
+            values(75, k * n_ff, 8.0).iter().map(|v| (v.floor() + 8.0) as u8).collect();
+        let mut bytes = Vec::new();
+        let mut w = vec![0.0; k * n_ff];
+        for (block, (w, q)) in w.chunks_mut(32).zip(quants.chunks(32)).enumerate() {
+            let scale = half::f16::from_f32(0.01 * (block % 7 + 1) as f32);
+            bytes.extend(scale.to_le_bytes());
+            bytes.extend((0..16).map(|i| q[i] | q[i + 16] << 4));
+            w.iter_mut().zip(q).for_each(|(w, &q)| *w = scale.to_f32() * (f32::from(q) - 8.0));
+        }
+        let got = sparse_gated_up(&gates, &bytes, Q4_0, k, rows);
+        assert_close("sparse", &got, &gates.gated(&dense(&w, &a, k)), n_ff, 2e-6);
     }
 }
 
