@@ -16,7 +16,7 @@ impl<'b> Tensor<'b> {
         assert!(self.ty() == Type::F32 && self.is_contiguous(), "kernels read contiguous f32");
     }
 
-    /// AltUp's predictions from the streams `[E, T, A]`: `[E, T, A]`.
+    /// AltUp's predictions from the streams `[E, T, A]`, in place: `self` has them from here on.
     pub fn altup_predict(
         self,
         router_norm: Self,
@@ -32,8 +32,10 @@ impl<'b> Tensor<'b> {
         coefs.assert_plain([a, a * a, 1, 1]);
         assert!(a <= ffi::MAX_STREAMS && active < a);
         let args = [self, router_norm, router, coefs];
-        self.b.custom(Type::F32, [e, t, a, 1], &args, 0, move |run| {
-            // SAFETY: the shapes of sources and node were checked above.
+        let done = self.b.custom(Type::F32, [1, 1, 1, 1], &args, 0, move |run| {
+            // SAFETY: the shapes of the sources were checked above. The streams are written
+            // although they are a source: this node is scheduled at once, after all that read
+            // them before.
             unsafe {
                 ffi::g3n_altup_predict(
                     run.source(0),
@@ -45,12 +47,14 @@ impl<'b> Tensor<'b> {
                     run.source(2),
                     run.source(3),
                     eps,
-                    run.out(),
+                    run.source(0).cast_mut(),
                     run.ith,
                     run.nth,
                 );
             }
-        })
+        });
+        self.b.run(done);
+        self
     }
 
     /// AltUp's correction of predictions `[E, T, A]` by the layer's result `[E, T]`: the streams

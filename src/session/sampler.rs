@@ -157,11 +157,6 @@ impl Sampler {
         })
     }
 
-    /// The seed of the draws: the one of the options, else the one that was drawn.
-    pub fn seed(&self) -> u64 {
-        self.seed
-    }
-
     /// Makes the end of `ids` the recent ids: what is in the context before the answer.
     pub fn remember(&mut self, ids: &[TokenId]) {
         self.recent.clear();

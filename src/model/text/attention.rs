@@ -13,9 +13,6 @@ use super::scope::{Activations, Scope};
 use super::weights::LayerWeights;
 use crate::ggml::{Tensor, Type};
 
-/// From so many queries on ggml's attention works in tiles, which is faster than ours.
-const TILED_QUERIES: usize = 64;
-
 /// RoPE's tables for the positions of a batch: `[D/2, 1, T]`.
 #[derive(Clone, Copy)]
 pub struct Rotation<'b> {
@@ -85,14 +82,13 @@ fn mix<'b>(
     mask: Tensor<'b>,
 ) -> Tensor<'b> {
     let scores_wanted = s.has_taps() && k.ty() == Type::F32;
-    let few = q.ne()[2] < TILED_QUERIES || k.ty() == Type::Q8_0;
-    if s.fused() && few && !scores_wanted {
+    if s.fused() && !scores_wanted {
         return q.attention(k, v, mask);
     }
     let (d, heads, slots) = (s.config.head_dim, s.config.kv_heads, k.ne()[1]);
     let by_head = |x: Tensor<'b>| x.reshape([d, heads, slots, 1]).permute([0, 2, 1, 3]);
     let (q, k, v) = (q.permute([0, 2, 1, 3]), by_head(k), by_head(v));
-    if k.ty() == Type::F32 && (scores_wanted || !s.fused()) {
+    if k.ty() == Type::F32 {
         return explicit(s, q, k, v, mask);
     }
     q.flash_attention(k, v, mask, 1.0)
