@@ -111,7 +111,8 @@ impl Reference {
         }
         let missing = |key: &str| Error::MissingKey { file: file.clone(), key: key.to_owned() };
         let text = |key| Ok::<_, Error>(meta.str(key)?.ok_or_else(|| missing(key))?.to_owned());
-        let ids = |key| Ok::<_, Error>(meta.i32_array(key)?.ok_or_else(|| missing(key))?);
+        let ids =
+            |key| -> Result<Vec<i32>, Error> { meta.i32_array(key)?.ok_or_else(|| missing(key)) };
         let mut reference = Self {
             case: text("reference.case")?,
             model_fingerprint: text("reference.model_fingerprint")?,
