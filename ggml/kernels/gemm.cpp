@@ -2,7 +2,7 @@
 //
 // out[t][r] = sum over blocks b of scale[b][r] * (d[t][b] * dot(w[r][b], q[t][b]))  (+ min[b][r] * ds[t][b])
 // A tile is 32 rows by up to 6 tokens: 12 integer and 12 float accumulators of 16 rows each, in registers.
-// Per chunk of 512 columns the panel (16 KB and its factors) stays in the first-level cache.
+// Per chunk of 512 columns the panel (16 KB and its factors) stays in the first-level cache, the activations in the second.
 #include "panel_avx512.h"
 
 #include <string.h>
@@ -105,45 +105,65 @@ TileFunction tile_function(int tokens) {
     return table[tokens - 1];
 }
 
+// Unpacks blocks b0 .. b0 + nb of a panel. Meanwhile what comes next, `bytes` at `ahead` behind each row's start, is
+// fetched, in portions that the processor can keep in flight.
+template <typename T>
+void unpack_chunk(const PanelRows &rows, int64_t b0, int nb, int64_t ahead, const Panel &p) {
+    constexpr int HALF = CHUNK / 2;
+    constexpr int64_t BYTES = (int64_t)CHUNK * 32 / T::LEN * T::BYTES;
+    for (int g = 0; g < 2 && rows.mask[g]; g++) {
+        for (int b = 0; b < nb; b += HALF) {
+            prefetch_rows(rows.groups[g].rows + b, HALF, ahead, BYTES);
+            const Panel part = {p.q + 1024 * b, p.scale + T::SUB * PANEL * b, p.min + T::SUB * PANEL * b};
+            Unpack<T>::run(rows.groups[g], g, b0 + b, nb - b < HALF ? nb - b : HALF, part);
+        }
+    }
+}
+
+// Adds an unpacked chunk's part to all tokens' results of a panel that starts at row r0.
+template <typename T>
+void multiply_chunk(const Product &p, const Panel &panel, const PanelRows &rows, int64_t r0, int64_t b0, int nb) {
+    const Activations a(p.a, p.k);
+    // Tiles of nearly equal size, so that no small one is left over.
+    const int64_t tiles = (p.n + TILE - 1) / TILE, size = p.n / tiles, larger = p.n % tiles;
+    for (int64_t i = 0, t = 0; i < tiles; i++) {
+        const int tokens = (int)(size + (i < larger));
+        const int64_t skip = t * p.a_stride;
+        const TokenTile tile = {(const char *)(a.q + 32 * b0) + skip, (const char *)(a.d + b0) + skip,
+                                (const char *)(a.nd + b0) + skip,     (const char *)(a.ds + b0) + skip,
+                                (const char *)(a.c32 + b0) + skip,    (const char *)(a.c16 + 2 * b0) + skip,
+                                p.a_stride};
+        tile_function<T>(tokens)(panel, nb, tile, p.out + t * p.out_stride + r0, p.out_stride, rows.mask[0], rows.mask[1], b0 == 0);
+        t += tokens;
+    }
+}
+
+// Activations larger than this (part of the second-level cache) are read a chunk at a time for several panels.
+constexpr int64_t MANY_BYTES = 1 << 20;
+constexpr int64_t GROUP = 8;
+
 template <typename T>
 void panels(const Product &p, int64_t begin, int64_t end, void *scratch) {
     Panel panel;
     panel.q = (uint8_t *)scratch;
     panel.scale = (float *)(panel.q + PANEL * CHUNK * 32);
     panel.min = panel.scale + PANEL * CHUNK * 2;
-    const Activations a(p.a, p.k);
-    constexpr int PACKED = T::LEN / 32;
-    const int64_t blocks = p.k / 32;
-    // Tiles of nearly equal size, so that no small one is left over.
-    const int64_t tiles = (p.n + TILE - 1) / TILE, size = p.n / tiles, larger = p.n % tiles;
-    for (int64_t r0 = begin; r0 < end; r0 += PANEL) {
-        const PanelRows rows(p.w + r0 * p.w_stride, p.w_stride, end - r0);
+    constexpr int64_t PACKED = T::LEN / 32;
+    const int64_t blocks = p.k / 32, step = PANEL * (p.n * p.k > MANY_BYTES ? GROUP : 1);
+    for (int64_t g0 = begin; g0 < end; g0 += step) {
+        const int64_t stop = end - g0 < step ? end : g0 + step;
         for (int64_t b0 = 0; b0 < blocks; b0 += CHUNK) {
             const int nb = (int)(blocks - b0 < CHUNK ? blocks - b0 : CHUNK);
-            // What comes next is fetched meanwhile, in portions that the processor can keep in flight.
-            const bool last = b0 + CHUNK >= blocks;
-            const int64_t offset = last ? 0 : (b0 + CHUNK) / PACKED * T::BYTES;
-            const int64_t bytes = CHUNK / PACKED * T::BYTES;
-            for (int g = 0; g < 2; g++) {
-                if (rows.mask[g] == 0) break;
-                for (int b = 0; b < nb; b += CHUNK / 2) {
-                    const uint8_t *next[8];
-                    for (int r = 0; r < 8; r++) next[r] = rows.groups[g].rows[b + r] + (last ? PANEL * p.w_stride : 0);
-                    prefetch_rows(next, 8, offset, bytes);
-                    const int some = nb - b < CHUNK / 2 ? nb - b : CHUNK / 2;
-                    Unpack<T>::run(rows.groups[g], g, b0 + b, some, Panel{panel.q + 1024 * b, panel.scale + T::SUB * PANEL * b, panel.min + T::SUB * PANEL * b});
+            for (int64_t r0 = g0; r0 < stop; r0 += PANEL) {
+                const PanelRows rows(p.w + r0 * p.w_stride, p.w_stride, end - r0);
+                int64_t next_row = r0 + PANEL, next_block = b0;
+                if (next_row >= stop) {
+                    next_block = b0 + CHUNK < blocks ? b0 + CHUNK : 0;
+                    next_row = next_block ? g0 : stop;
                 }
-            }
-            for (int64_t i = 0, t = 0; i < tiles; i++) {
-                const int tokens = (int)(size + (i < larger));
-                const int64_t skip = t * p.a_stride;
-                const TokenTile tile = {(const char *)(a.q + 32 * b0) + skip, (const char *)(a.d + b0) + skip,
-                                        (const char *)(a.nd + b0) + skip,     (const char *)(a.ds + b0) + skip,
-                                        (const char *)(a.c32 + b0) + skip,    (const char *)(a.c16 + 2 * b0) + skip,
-                                        p.a_stride};
-                tile_function<T>(tokens)(panel, nb, tile, p.out + t * p.out_stride + r0, p.out_stride, rows.mask[0], rows.mask[1],
-                                         b0 == 0);
-                t += tokens;
+                const int64_t ahead = (next_row - r0) * p.w_stride + next_block / PACKED * T::BYTES;
+                unpack_chunk<T>(rows, b0, nb, ahead, panel);
+                multiply_chunk<T>(p, panel, rows, r0, b0, nb);
             }
         }
     }
