@@ -69,9 +69,7 @@ impl Decoder {
         if options.context == 0 || options.batch == 0 {
             return Err(StepError::Options("context and batch size must be at least 1".into()));
         }
-        if options.cache == CacheType::Q8_0 && !(c.kv_heads * c.head_dim).is_multiple_of(32)
-            || options.cache == CacheType::Q8_0 && !c.head_dim.is_multiple_of(32)
-        {
+        if options.cache == CacheType::Q8_0 && !c.head_dim.is_multiple_of(32) {
             let text = format!("a q8_0 cache needs heads of a multiple of 32, not {}", c.head_dim);
             return Err(StepError::Options(text));
         }
