@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering, fence};
 
-use memmap2::{Advice, Mmap};
+use memmap2::{Advice, Mmap, UncheckedAdvice};
 
 /// A whole file, mapped for reading and shared with other processes.
 #[derive(Debug)]
@@ -46,6 +46,15 @@ impl Mapping {
 
     pub fn advise_will_need(&self, range: Range<usize>) {
         let _ = self.map.advise_range(Advice::WillNeed, range.start, range.len());
+    }
+
+    /// Takes pages out of this process; they stay in the system's cache while it has room.
+    pub fn advise_unneeded(&self, range: Range<usize>) {
+        // SAFETY: the mapping is of a file and never written, so that a page which is taken out
+        // is read from the file again, with the same bytes.
+        let _ = unsafe {
+            self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len())
+        };
     }
 }
 

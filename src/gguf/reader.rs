@@ -203,6 +203,12 @@ impl Gguf {
         }
     }
 
+    /// Takes a tensor's pages out of this process's memory. A page that is read again comes back
+    /// from the system's cache, or from the file.
+    pub fn advise_unneeded(&self, tensor: &Tensor) {
+        self.parts[tensor.part].source.advise_unneeded(tensor.range());
+    }
+
     /// Locks the file in memory, but for the tensors named in `skip` (the pages that are wholly
     /// theirs). Gives the number of bytes locked.
     ///

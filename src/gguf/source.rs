@@ -45,6 +45,13 @@ impl Source {
             mapping.advise_will_need(range);
         }
     }
+
+    /// Takes this range out of the process's memory, where it belongs to a file.
+    pub fn advise_unneeded(&self, range: Range<usize>) {
+        if let Self::Mapped(mapping) = self {
+            mapping.advise_unneeded(range);
+        }
+    }
 }
 
 impl Deref for Source {

@@ -101,6 +101,12 @@ impl Table {
         self.gguf.advise_will_need(&self.tensor, &ranges);
     }
 
+    /// Takes what was read out of this process's memory: the system maps many pages around each
+    /// one that is read, where it has them cached, and all of them would count as ours.
+    pub fn forget(&self) {
+        self.gguf.advise_unneeded(&self.tensor);
+    }
+
     /// Bytes one row takes in the file.
     pub fn row_bytes(&self) -> usize {
         self.ty.row_bytes(self.tensor.ne[0] as usize)
