@@ -57,13 +57,7 @@ pub struct Decoder {
     cache: Cache,
     graphs: VecDeque<TextGraph>,
     frequencies: [Frequencies; 2],
-    /// Rows of the per-layer table that were read since it was last forgotten.
-    rows_read: usize,
 }
-
-/// After so many rows of the per-layer table its pages are given back (design §5.5: the table is
-/// never resident as a whole).
-const ROWS_KEPT: usize = 64;
 
 impl Decoder {
     /// A decoder with an empty cache.
@@ -87,15 +81,7 @@ impl Decoder {
             Frequencies::new(c.rope_sliding, c.head_dim),
         ];
         let options = DecoderOptions { batch, ..options };
-        Ok(Self {
-            model,
-            options,
-            threads,
-            cache,
-            graphs: VecDeque::new(),
-            frequencies,
-            rows_read: 0,
-        })
+        Ok(Self { model, options, threads, cache, graphs: VecDeque::new(), frequencies })
     }
 
     pub fn model(&self) -> &Arc<TextModel> {
@@ -313,11 +299,6 @@ impl Decoder {
             let rows = self.model.per_layer_rows(&ids[first_row..], c.last_owner()..c.layers);
             graph.graph.write(rest.per_layer, &rows);
             self.write_positions(graph, rest.positions, &positions[first_row..]);
-        }
-        self.rows_read += ids.len();
-        if self.rows_read >= ROWS_KEPT {
-            self.model.weights().per_layer_token_embd.forget();
-            self.rows_read = 0;
         }
     }
 

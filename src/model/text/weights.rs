@@ -2,6 +2,7 @@
 //! used where it lies in the mapping. Names and shapes: gguf.md §3; order of `ne`: ggml's.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::ggml::{Stored, Type};
 use crate::gguf::{Gguf, Tensor};
@@ -66,7 +67,13 @@ pub struct Table {
     gguf: Arc<Gguf>,
     tensor: Tensor,
     ty: Type,
+    /// For a table of which little is read: rows read since its pages were given back.
+    scattered: Option<AtomicUsize>,
 }
+
+/// After so many rows a scattered table's pages are given back: the system maps many pages around
+/// each one that is read, where it has them cached, and all of them would count as ours.
+const ROWS_KEPT: usize = 32;
 
 impl Table {
     pub fn rows(&self) -> usize {
@@ -90,6 +97,11 @@ impl Table {
         let from = row * self.row_bytes() + self.ty.row_bytes(start);
         let bytes = &self.gguf.data(&self.tensor)[from..from + self.ty.row_bytes(out.len())];
         self.ty.to_f32(bytes, out);
+        let Some(read) = &self.scattered else { return };
+        if read.fetch_add(1, Ordering::Relaxed) + 1 >= ROWS_KEPT {
+            read.store(0, Ordering::Relaxed);
+            self.gguf.advise_unneeded(&self.tensor);
+        }
     }
 
     /// Tells the system which rows are read next, so that they come in together and not fault by
@@ -99,12 +111,6 @@ impl Table {
         let ranges: Vec<_> =
             rows.iter().map(|&row| row as u64 * bytes..(row as u64 + 1) * bytes).collect();
         self.gguf.advise_will_need(&self.tensor, &ranges);
-    }
-
-    /// Takes what was read out of this process's memory: the system maps many pages around each
-    /// one that is read, where it has them cached, and all of them would count as ours.
-    pub fn forget(&self) {
-        self.gguf.advise_unneeded(&self.tensor);
     }
 
     /// Bytes one row takes in the file.
@@ -125,9 +131,10 @@ impl TextWeights {
         let (e, per_layer_row) = (c.embedding, c.per_layer * c.layers);
         let token_embd = loader.table("token_embd.weight", e, c.vocabulary)?;
         let table = loader.find("per_layer_token_embd.weight")?;
-        let per_layer_token_embd =
+        let mut per_layer_token_embd =
             loader.table("per_layer_token_embd.weight", per_layer_row, table.ne[1] as usize)?;
         gguf.advise_random(&per_layer_token_embd.tensor);
+        per_layer_token_embd.scattered = Some(AtomicUsize::new(0));
         let output = match gguf.tensor("output.weight") {
             Some(_) => loader.matrix("output.weight", &[e, c.vocabulary])?,
             None => loader.matrix("token_embd.weight", &[e, c.vocabulary])?,
@@ -255,7 +262,7 @@ impl Loader<'_> {
 
     fn table(&self, name: &str, width: usize, rows: usize) -> Result<Table, OpenError> {
         let (tensor, ty) = self.checked(name, &[width, rows])?;
-        Ok(Table { gguf: self.gguf.clone(), tensor: tensor.clone(), ty })
+        Ok(Table { gguf: self.gguf.clone(), tensor: tensor.clone(), ty, scattered: None })
     }
 
     fn layer(&self, c: &TextConfig, il: usize) -> Result<LayerWeights, OpenError> {
