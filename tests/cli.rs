@@ -246,7 +246,7 @@ fn a_full_disk_is_an_error() {
         .stdout(full)
         .output()
         .expect("the program ends");
-    assert_eq!(failed(&output)[0], "error: standard output: No space left on device (os error 28)");
+    assert_eq!(failed(&output)[0], "error: standard output: No space left on device");
 }
 
 #[test]
@@ -399,4 +399,49 @@ fn ctrl_c_ends_an_answer_with_130_after_what_was_said() {
         }
     }
     panic!("every answer was complete before the signal came");
+}
+
+#[test]
+fn a_benchmark_stays_within_what_the_model_was_trained_for() {
+    let home = Home::new();
+    let bench = |arguments: &[&str]| {
+        run(home.program().args(["bench", "-m"]).arg(model()).args(arguments), b"")
+    };
+    for beyond in [["-p", "16", "-d", "100000"], ["-p", "18446744073709551615", "-d", "9"]] {
+        let lines = failed(&bench(&beyond));
+        assert!(lines[0].contains("more than the 512 positions"), "{lines:?}");
+    }
+    let nothing = bench(&["-p", "0", "-n", "0"]);
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(text(&nothing.stderr).contains("-p 0 and -n 0"), "{}", text(&nothing.stderr));
+}
+
+#[test]
+fn verify_names_what_cannot_be_used_and_does_the_rest() {
+    let home = Home::new();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let reference = fixtures.join("tiny/short.reference.gguf");
+    let verify = |references: &[&Path]| {
+        let mut program = home.program();
+        run(program.args(["verify", "--tolerance", "0.1", "-m"]).arg(model()).args(references), b"")
+    };
+    assert!(done(&verify(&[&reference])).contains("within tolerance"));
+    let lines = failed(&verify(&[&model()]));
+    assert!(lines[0].contains("not a file of reference values"), "{lines:?}");
+    let other = fixtures.join("wide/short.reference.gguf");
+    assert!(failed(&verify(&[&other]))[0].contains("the model's [96, 5]"));
+    let mixed = verify(&[&model(), &reference]);
+    assert_eq!(mixed.status.code(), Some(1));
+    assert!(text(&mixed.stdout).contains("tiny_short"));
+    assert!(text(&mixed.stderr).ends_with("1 of 2 files of reference values do not pass\n"));
+}
+
+#[test]
+fn a_session_that_cannot_be_written_is_named_by_its_own_name() {
+    let home = Home::new();
+    let mut program = home.program();
+    program.args(["chat", "-n", "1", "--session", "/proc/here", "-m"]).arg(model()).arg("hi");
+    let output = run(&mut program, b"");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr), "error: /proc/here: No such file or directory\n");
 }

@@ -4,12 +4,14 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
+use anyhow::bail;
+use indicatif::{BinaryBytes, DecimalBytes};
 use serde_json::json;
 
-use super::Status;
 use super::options::ModelArgs;
 use super::output::Output;
 use super::progress::Progress;
+use super::{Status, usage_error};
 use crate::bench::{self, Kind, Measurement, Options, floor};
 use crate::model::text::{Decoder, TextModel};
 use crate::session::CacheType;
@@ -30,9 +32,8 @@ opening the file to the logits after a prompt of 16 tokens.";
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Lengths of prompts, in tokens
-    #[arg(short = 'p', long, value_name = "N,…", value_delimiter = ',', default_value = "512",
-          value_parser = positive)]
+    /// Lengths of prompts, in tokens, 0 for none
+    #[arg(short = 'p', long, value_name = "N,…", value_delimiter = ',', default_value = "512")]
     prefill: Vec<usize>,
     /// Tokens to decode, 0 for none
     #[arg(short = 'n', long, value_name = "N", default_value_t = 64)]
@@ -77,14 +78,26 @@ struct Facts {
 /// # Errors
 /// A model that cannot be opened, lengths beyond what it was trained for.
 pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
+    let prefill: Vec<usize> = args.prefill.iter().copied().filter(|&tokens| tokens > 0).collect();
+    if prefill.is_empty() && args.decode == 0 {
+        return Err(usage_error("bench", "there is nothing to measure with -p 0 and -n 0"));
+    }
     let options = args.model.resolve(None, CacheType::F16)?;
     let start = Instant::now();
     let gguf = Arc::new(super::verify::open(&options.engine.model, options.engine.mmap)?);
     let model = TextModel::open(&gguf)?;
-    let mut decoder_options = options.decoder_for(model.config().context_length, output);
-    let longest = args.prefill.iter().copied().chain([args.decode]).max().unwrap_or(1);
-    let deepest = args.depth.iter().max().unwrap_or(&0);
-    decoder_options.context = longest + deepest;
+    let trained = model.config().context_length;
+    let mut decoder_options = options.decoder_for(trained, output);
+    let longest = prefill.iter().copied().chain([args.decode]).max().unwrap_or(0);
+    let deepest = args.depth.iter().copied().max().unwrap_or(0);
+    decoder_options.context = match longest.checked_add(deepest) {
+        Some(context) if context <= trained => context,
+        _ => bail!(
+            "{}: {longest} tokens at depth {deepest} are more than the {trained} positions that \
+             the model was trained for",
+            gguf.path().display()
+        ),
+    };
     let mut decoder = Decoder::new(model, decoder_options)?;
     let prompt: Vec<TokenId> = (0..16.min(longest)).map(|id| TokenId(id as u32)).collect();
     decoder.prefill_logits(&prompt)?;
@@ -92,7 +105,7 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
 
     let spinner = Progress::spinner(output, "Measuring");
     let wanted = Options {
-        prefill: args.prefill.clone(),
+        prefill,
         decode: args.decode,
         depths: args.depth.clone(),
         repetitions: args.repetitions,
@@ -190,14 +203,14 @@ fn summary(facts: &Facts) -> Vec<String> {
     let mut lines = vec![
         format!("{}, {} threads, kernels {}", facts.file, facts.threads, facts.kernels),
         format!(
-            "memory reads at {:.1} GB/s; a decoded token reads {:.2} GB",
+            "memory reads at {:.1} GB/s; a decoded token reads {}",
             facts.bandwidth / 1e9,
-            facts.bytes_per_token as f64 / 1e9
+            DecimalBytes(facts.bytes_per_token as u64)
         ),
         format!("first token of 16 after {:.2} s", facts.first_token),
     ];
     if let Some(peak) = facts.peak_memory {
-        lines.push(format!("peak resident memory {:.2} GiB", peak as f64 / (1 << 30) as f64));
+        lines.push(format!("peak resident memory {}", BinaryBytes(peak)));
     }
     lines
 }

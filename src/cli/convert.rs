@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
+use anyhow::anyhow;
 use clap::ValueEnum;
 use indicatif::BinaryBytes;
 
@@ -88,6 +89,11 @@ fn write(
     plan: &Plan,
     output: &Output,
 ) -> anyhow::Result<Status> {
+    // Told before a bar begins, not after; the writer checks once more.
+    if !args.force && args.output.is_file() {
+        return Err(anyhow!("{}: exists already", args.output.display()))
+            .hint(|| "--force overwrites".to_owned());
+    }
     let total = plan.layout()?.encode().map_or(0, |encoded| encoded.len);
     // From here on a temporary file stands beside the target, which Ctrl-C must not leave behind.
     let interrupt = Interrupt::install()?;

@@ -20,8 +20,9 @@ mod values;
 
 use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::anyhow;
 
+use super::output::hinted;
 use crate::gguf::{Gguf, Metadata, Value};
 
 /// What was typed after `inspect`.
@@ -53,11 +54,11 @@ pub fn run(args: &Args) -> anyhow::Result<String> {
     let gguf = Gguf::open(&args.file)?;
     if let Some(key) = &args.metadata {
         let Some(value) = gguf.metadata().get(key) else {
-            bail!(
-                "{}: no metadata key {key}{}",
-                args.file.display(),
-                nearest(gguf.metadata(), key)
-            );
+            let error = anyhow!("{}: no metadata key {key}", args.file.display());
+            return Err(match nearest(gguf.metadata(), key) {
+                Some(names) => hinted(error, format!("nearest: {names}")),
+                None => error,
+            });
         };
         return Ok(one_value(key, &value, args.json)?);
     }
@@ -75,8 +76,8 @@ fn one_value(key: &str, value: &Value<'_>, json: bool) -> serde_json::Result<Str
     serde_json::to_string_pretty(&serde_json::json!({ "key": key, "type": ty, "value": value }))
 }
 
-/// The keys most like the one that is missing, as the end of a sentence.
-fn nearest(metadata: &Metadata, key: &str) -> String {
+/// The keys most like the one that is missing, if any are.
+fn nearest(metadata: &Metadata, key: &str) -> Option<String> {
     /// Less alike than this is not worth showing.
     const ALIKE: f64 = 0.5;
     /// A key that ends as typed is what was meant: people leave out the prefix.
@@ -91,5 +92,5 @@ fn nearest(metadata: &Metadata, key: &str) -> String {
         .collect();
     alike.sort_by(|a, b| b.0.total_cmp(&a.0));
     let names: Vec<&str> = alike.iter().take(3).map(|&(_, name)| name).collect();
-    if names.is_empty() { String::new() } else { format!("; nearest: {}", names.join(", ")) }
+    (!names.is_empty()).then(|| names.join(", "))
 }

@@ -126,8 +126,8 @@ impl Output {
     /// One line `error: …` with its causes, and `hint: …` where there is one.
     pub fn error(&self, error: &anyhow::Error) {
         self.stderr("error: ", RED, &one_line(error.as_ref()));
-        if let Some(hinted) = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>()) {
-            self.stderr("hint: ", CYAN, &hinted.hint);
+        if let Some(hint) = hint_of(error) {
+            self.stderr("hint: ", CYAN, &hint);
         }
     }
 
@@ -226,6 +226,11 @@ pub fn hinted(error: impl Into<anyhow::Error>, hint: String) -> anyhow::Error {
     Hinted { error: error.into(), hint }.into()
 }
 
+/// The advice that an error carries.
+pub fn hint_of(error: &anyhow::Error) -> Option<&str> {
+    error.chain().find_map(|cause| cause.downcast_ref::<Hinted>()).map(|error| error.hint.as_str())
+}
+
 /// Puts a `hint: …` line under an error.
 pub trait Hint<T> {
     /// # Errors
@@ -250,7 +255,17 @@ fn one_line(error: &(dyn StdError + 'static)) -> String {
         }
         cause = error.source();
     }
-    line.split_whitespace().collect::<Vec<_>>().join(" ")
+    without_os_numbers(&line).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The line without the ` (os error N)` that Rust puts after the system's own words.
+fn without_os_numbers(line: &str) -> String {
+    let mut parts = line.split(" (os error ");
+    let mut kept = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        kept.push_str(part.split_once(')').map_or("", |(_, after)| after));
+    }
+    kept
 }
 
 /// The text without what could drive a terminal: control characters are written out.
@@ -282,13 +297,20 @@ mod tests {
     }
 
     #[test]
+    fn the_systems_error_numbers_are_left_out() {
+        let missing = io::Error::from_raw_os_error(libc::ENOENT);
+        let error = Err::<(), _>(missing).context("a.txt").unwrap_err();
+        assert_eq!(one_line(error.as_ref()), "a.txt: No such file or directory");
+        assert_eq!(without_os_numbers("a (os error 2) at b"), "a at b");
+    }
+
+    #[test]
     fn a_hint_survives_further_context() {
         let error = Err::<(), _>(anyhow!("nothing here"))
             .hint(|| "look there".to_owned())
             .context("models")
             .unwrap_err();
-        let hinted = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>());
-        assert_eq!(hinted.map(|hinted| hinted.hint.as_str()), Some("look there"));
+        assert_eq!(hint_of(&error), Some("look there"));
         assert_eq!(one_line(error.as_ref()), "models: nothing here");
     }
 

@@ -101,8 +101,9 @@ impl Fault {
     }
 }
 
-/// The message of an I/O error without Rust's ` (os error N)`.
-fn io_message(error: &io::Error) -> String {
+/// The message of an I/O error without Rust's ` (os error N)` and what libraries add after
+/// it, such as the path of a temporary file.
+pub fn io_message(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error ") {
         Some(end) => text[..end].to_string(),

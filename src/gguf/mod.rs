@@ -23,7 +23,7 @@ mod split;
 mod types;
 mod writer;
 
-pub use error::{Error, Fault, Shape};
+pub use error::{Error, Fault, Shape, io_message};
 pub use layout::{Encoded, Layout, OwnedArray, OwnedValue, TensorPlan};
 pub use metadata::{Array, Metadata, Value, ValueType};
 pub use reader::{Gguf, Tensor};

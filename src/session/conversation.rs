@@ -212,9 +212,10 @@ impl Conversation {
         let started = Instant::now();
         let ids = self.language.raw(text);
         let (tokens, capacity) = (ids.len(), self.cache.capacity());
+        let trained = self.cache.decoder().trained_context();
         match tokens {
             0 => Err(Error::EmptyPrompt),
-            _ if tokens > capacity => Err(Error::PromptTooLong { tokens, capacity }),
+            _ if tokens > capacity => Err(Error::PromptTooLong { tokens, capacity, trained }),
             _ => self.answer(&ids, Source::Raw, started, listener),
         }
     }
@@ -322,21 +323,21 @@ impl Conversation {
     /// The conversation's ids, after old turns were dropped where they would not leave room.
     fn fitting_prompt(&mut self, listener: &mut Listener<'_>) -> Result<Vec<TokenId>, Error> {
         let ids = self.render(&self.messages)?;
-        let capacity = self.cache.capacity();
+        let (capacity, trained) = (self.cache.capacity(), self.cache.decoder().trained_context());
         if ids.len() < capacity {
             return Ok(ids);
         }
         let newest = self.messages.len().saturating_sub(1);
         let tokens = self.render(&self.messages[newest..])?.len();
         if tokens > capacity {
-            return Err(Error::PromptTooLong { tokens, capacity });
+            return Err(Error::PromptTooLong { tokens, capacity, trained });
         }
         let ids = match self.options.context_full {
             ContextFull::Drop => self.drop_turns(0, listener)?.unwrap_or(ids),
             ContextFull::Stop => ids,
         };
         match ids.len() {
-            tokens if tokens > capacity => Err(Error::ContextFull { tokens, capacity }),
+            tokens if tokens > capacity => Err(Error::ContextFull { tokens, capacity, trained }),
             _ => Ok(ids),
         }
     }

@@ -74,6 +74,8 @@ pub enum Error {
         tokens: usize,
         /// Positions of the context.
         capacity: usize,
+        /// Positions the model was trained for, the most a context can have.
+        trained: usize,
     },
     /// The conversation does not fit, and no turn may be dropped.
     #[error("the conversation has {tokens} tokens, the context holds {capacity}")]
@@ -82,6 +84,8 @@ pub enum Error {
         tokens: usize,
         /// Positions of the context.
         capacity: usize,
+        /// Positions the model was trained for, the most a context can have.
+        trained: usize,
     },
 }
 
@@ -101,13 +105,19 @@ impl Error {
     /// What the user can do about it, if there is something.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Error::PromptTooLong { tokens, .. } => {
+            Error::PromptTooLong { tokens, trained, .. } if tokens < trained => {
                 Some(format!("--ctx-size {} or more would hold it", tokens + 1))
             }
-            Error::ContextFull { tokens, .. } => Some(format!(
-                "take turns back or clear, drop old turns with --context-full drop, \
-                 or hold it with --ctx-size {} or more",
-                tokens + 1
+            Error::PromptTooLong { trained, .. } => Some(format!(
+                "shorten it: the model was trained for {trained} positions, no context is larger"
+            )),
+            Error::ContextFull { tokens, trained, .. } => Some(format!(
+                "take turns back or clear, or drop old turns with --context-full drop{}",
+                if tokens < trained {
+                    format!(", or hold it with --ctx-size {} or more", tokens + 1)
+                } else {
+                    String::new()
+                }
             )),
             Error::Template(_) | Error::Language(LanguageError::Missing { .. }) => {
                 Some("another template can be given with --template FILE".to_owned())

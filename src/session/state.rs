@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::message::{Message, Role};
 use super::sampler::SamplerState;
+use crate::gguf::io_message;
 use crate::model::text::CacheType;
 use crate::tokenizer::TokenId;
 
@@ -47,7 +48,7 @@ pub struct SessionFileError {
 #[non_exhaustive]
 pub enum SessionFault {
     /// The system refuses.
-    #[error("{0}")]
+    #[error("{}", io_message(.0))]
     Io(#[from] io::Error),
     /// Something else.
     #[error("not a gemma3n session file")]

@@ -2,12 +2,14 @@
 //!
 //! Jinja, rendered by minijinja as the reference's engine is set up: `trim_blocks`,
 //! `lstrip_blocks`, loop controls, Python's string methods, and `raise_exception`,
-//! `strftime_now`, `tojson` of its own. A template is somebody's file: its steps and its
-//! output are bounded, it can include nothing and do nothing.
+//! `strftime_now`, `tojson` of its own. A template is somebody's file: its steps, its output
+//! and the nesting of its syntax are bounded, it can include nothing and do nothing. What it
+//! keeps in variables meanwhile is bounded by its steps only: minijinja lets nobody look at
+//! `~` and `+`, so one that doubles a string again and again can still use up the memory.
 //! Reference: transformers, `utils/chat_template_utils.py`.
 
 use std::fmt::Write as _;
-use std::io;
+use std::{io, panic, thread};
 
 use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, context};
@@ -18,14 +20,21 @@ use super::python_json;
 /// Gemma 3n's own template, where a file brings none.
 pub const GEMMA: &str = include_str!("gemma.jinja");
 
-/// Steps one rendering may take; the longest honest ones take some hundred a message.
-const FUEL: u64 = 5_000_000;
+/// Steps that every rendering may take, and those that a message adds; the longest honest ones
+/// take some hundred a message.
+const FUEL: u64 = 500_000;
+const FUEL_OF_MESSAGE: u64 = 2_000;
 
 /// Bytes that one rendering may write beyond what went in.
 const OUTPUT_MARGIN: usize = 4 << 20;
 
-/// Bytes of a template's source.
-const SOURCE_LIMIT: usize = 1 << 20;
+/// Bytes of a template's source; the longest published ones have some 20 KiB.
+const SOURCE_LIMIT: usize = 64 << 10;
+
+/// Bytes of the stack that templates are compiled and rendered on (touched pages alone take
+/// memory). minijinja follows `a ~ b ~ …`, `x|f|f…`, `not not …`, `elif` chains and nested values
+/// by recursion; the limits of source and steps keep that within this.
+const STACK: usize = 256 << 20;
 
 /// A template that cannot be used, or that refused its messages.
 #[derive(Debug, thiserror::Error)]
@@ -74,10 +83,13 @@ impl ChatTemplate {
             .map_err(|error| fail(format!("the template is not UTF-8: {error}")))?;
         let source = without_generation_tags(&source.replace("\r\n", "\n").replace('\r', "\n"));
         let template = Self { origin: origin.to_owned(), source, specials };
-        template
-            .environment()
-            .template_from_named_str("chat", &template.source)
-            .map_err(|error| template.error(&error))?;
+        template.on_own_stack(|| {
+            template
+                .environment(FUEL)
+                .template_from_named_str("chat", &template.source)
+                .map_err(|error| template.error(&error))?;
+            Ok(())
+        })?;
         Ok(template)
     }
 
@@ -101,11 +113,23 @@ impl ChatTemplate {
         add_generation_prompt: bool,
     ) -> Result<String, TemplateError> {
         let input = messages.iter().map(Message::len).sum();
-        self.render_values(
-            messages.iter().map(message_value).collect(),
-            input,
-            add_generation_prompt,
-        )
+        let values = messages.iter().map(message_value).collect();
+        self.on_own_stack(|| self.render_values(values, input, add_generation_prompt))
+    }
+
+    fn on_own_stack<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T, TemplateError> + Send,
+    ) -> Result<T, TemplateError> {
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+            let thread = thread.map_err(|error| TemplateError {
+                origin: self.origin.clone(),
+                line: None,
+                message: format!("no thread can be started to render it: {error}"),
+            })?;
+            thread.join().unwrap_or_else(|fault| panic::resume_unwind(fault))
+        })
     }
 
     fn render_values(
@@ -114,7 +138,7 @@ impl ChatTemplate {
         input: usize,
         add_generation_prompt: bool,
     ) -> Result<String, TemplateError> {
-        let environment = self.environment();
+        let environment = self.environment(FUEL + FUEL_OF_MESSAGE * messages.len() as u64);
         let template = environment
             .template_from_named_str("chat", &self.source)
             .map_err(|error| self.error(&error))?;
@@ -143,12 +167,12 @@ impl ChatTemplate {
         })
     }
 
-    fn environment(&self) -> Environment<'_> {
+    fn environment(&self, fuel: u64) -> Environment<'_> {
         let mut environment = Environment::new();
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_fuel(Some(FUEL));
+        environment.set_fuel(Some(fuel));
         environment.set_unknown_method_callback(python_method);
         environment.set_formatter(python_format);
         environment.add_filter("trim", trim);
@@ -160,7 +184,7 @@ impl ChatTemplate {
 
     fn error(&self, error: &minijinja::Error) -> TemplateError {
         let message = match (error.kind(), error.detail()) {
-            (ErrorKind::OutOfFuel, _) => format!("the template takes more than {FUEL} steps"),
+            (ErrorKind::OutOfFuel, _) => "the template takes too many steps".to_owned(),
             (ErrorKind::WriteFailure, _) => "the template's output is too long".to_owned(),
             (ErrorKind::InvalidOperation, Some(detail)) => detail.to_owned(),
             (kind, Some(detail)) => format!("{kind}: {detail}"),
@@ -380,7 +404,7 @@ mod tests {
             "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
         let long = "{% for a in range(9999) %}{{ 'x' * 9999 }}{% endfor %}";
         let deep = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}";
-        let brackets = "[".repeat(100_000);
+        let brackets = "[".repeat(10_000);
         let message = [Message::text(Role::User, "x")];
         let error = |source| template(source).render(&message, true).unwrap_err().to_string();
         assert!(error(endless).contains("steps"));
@@ -395,5 +419,35 @@ mod tests {
         let big = ChatTemplate::new("t", &vec![b' '; SOURCE_LIMIT + 1], SpecialTexts::default());
         assert!(big.is_err());
         assert!(ChatTemplate::new("t", b"\xff", SpecialTexts::default()).is_err());
+    }
+
+    /// Each of these once overflowed the stack, which aborts the program.
+    #[test]
+    fn a_template_that_nests_without_end_is_no_abort() {
+        let room = SOURCE_LIMIT - 40;
+        let chain = |first: &str, link: &str, last: &str| {
+            format!("{first}{}{last}", link.repeat(room / link.len()))
+        };
+        let sources = [
+            chain("{{ 1", "~1", " }}"),
+            chain("{{ 1", "+1", " }}"),
+            chain("{{ 1", "|e", " }}"),
+            chain("{{ a", ".a", " }}"),
+            chain("{{ ", "not ", "1 }}"),
+            chain("{{ ", "-", "1 }}"),
+            chain("{{ ", "1 if 0 else ", "1 }}"),
+            chain("{% if 0 %}", "{% elif 0 %}", "{% endif %}"),
+            chain("{{ 1", " and 1", " }}"),
+            "{% set n = namespace(x=[]) %}{% for a in range(9999) %}{% for b in range(9999) %}\
+             {% set n.x = [n.x] %}{% endfor %}{% endfor %}"
+                .to_owned(),
+        ];
+        for source in sources {
+            // Whether it renders is the engine's affair; that this comes back is ours.
+            let template = ChatTemplate::new("t", source.as_bytes(), SpecialTexts::default());
+            if let Ok(template) = template {
+                let _ = template.render(&[Message::text(Role::User, "x")], true);
+            }
+        }
     }
 }

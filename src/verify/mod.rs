@@ -165,11 +165,11 @@ pub fn compare_model(
     let mut taps = Vec::new();
     for value in &values {
         let Some(tap) = reference.taps.iter().find(|tap| tap.name == value.name) else { continue };
-        let error = compare::error(value, tap).map_err(|(found, expected)| Error::Shape {
-            file: file.to_owned(),
-            tap: tap.name.clone(),
-            found,
-            expected,
+        let error = compare::error(value, tap).map_err(|(found, mut expected)| {
+            // Shapes of ours have four axes; only as many as are used, or as theirs has, are told.
+            let axes = expected.iter().rposition(|&n| n != 1).map_or(1, |last| last + 1);
+            expected.truncate(axes.max(found.len()));
+            Error::Shape { file: file.to_owned(), tap: tap.name.clone(), found, expected }
         })?;
         let tolerance = options.tolerance.unwrap_or_else(|| tolerance(reference, &tap.name));
         taps.push(TapReport { name: tap.name.clone(), error, tolerance });

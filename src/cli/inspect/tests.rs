@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use super::{Args, run};
+use crate::cli::output::{hint_of, hinted};
 use crate::gguf::{Layout, OwnedValue, TensorType, Writer};
 
 /// Suffixes of a layer's 24 tensors in llama.cpp's files.
@@ -104,8 +105,11 @@ fn inspect(layout: &Layout, change: impl FnOnce(&mut Args)) -> anyhow::Result<St
     let shown = run(&args);
     let folder = format!("{}/", folder.path().display());
     shown.map(|text| text.replace(&folder, "")).map_err(|error| {
-        let text = error.to_string().replace(&folder, "");
-        anyhow::anyhow!(text)
+        let text = anyhow::anyhow!(error.to_string().replace(&folder, ""));
+        match hint_of(&error) {
+            Some(hint) => hinted(text, hint.to_owned()),
+            None => text,
+        }
     })
 }
 
@@ -208,15 +212,15 @@ fn one_key_is_shown_and_a_wrong_one_suggests() {
     let whole: Json = serde_json::from_str(&show("tokenizer.ggml.tokens", true).unwrap()).unwrap();
     assert_eq!(whole["type"], "array of string");
     assert_eq!(whole["value"].as_array().unwrap().len(), 100);
-    let wrong = |key| show(key, false).unwrap_err().to_string();
-    let start = "model.gguf: no metadata key";
-    let typo = wrong("gemma3n.blok_count");
-    assert!(typo.starts_with(&format!("{start} gemma3n.blok_count; nearest: gemma3n.block_count")));
-    let prefix = wrong("chat_template");
-    assert!(
-        prefix.starts_with(&format!("{start} chat_template; nearest: tokenizer.chat_template"))
-    );
-    assert_eq!(wrong("zzz"), format!("{start} zzz"));
+    let hint = |key| {
+        let error = show(key, false).unwrap_err();
+        assert_eq!(error.to_string(), format!("model.gguf: no metadata key {key}"));
+        hint_of(&error).map(str::to_owned)
+    };
+    let nearest = |key| hint(key).unwrap();
+    assert!(nearest("gemma3n.blok_count").starts_with("nearest: gemma3n.block_count"));
+    assert!(nearest("chat_template").starts_with("nearest: tokenizer.chat_template"));
+    assert_eq!(hint("zzz"), None);
 }
 
 #[test]

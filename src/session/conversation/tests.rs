@@ -337,7 +337,7 @@ fn a_full_context_may_end_the_answer_instead() {
     assert_eq!(reply.finish, Finish::Context);
     bench.talk.push_user("four");
     match bench.talk.reply(&mut go_on) {
-        Err(Error::ContextFull { tokens, capacity: 60 }) => assert!(tokens > 60),
+        Err(Error::ContextFull { tokens, capacity: 60, .. }) => assert!(tokens > 60),
         other => panic!("{other:?}"),
     }
     assert_eq!(bench.said().len(), 4);
@@ -356,7 +356,7 @@ fn a_prompt_longer_than_the_context_is_refused_with_numbers() {
     );
     assert_eq!(bench.said(), ["one", "two"]);
     let raw = bench.talk.complete_raw(&"x".repeat(100), &mut go_on);
-    assert!(matches!(raw, Err(Error::PromptTooLong { tokens: 101, capacity: 60 })));
+    assert!(matches!(raw, Err(Error::PromptTooLong { tokens: 101, capacity: 60, .. })));
     assert!(bench.talk.complete_raw("", &mut go_on).is_ok());
 }
 
@@ -465,4 +465,17 @@ fn a_damaged_session_leaves_the_conversation_as_it_was() {
     std::fs::write(&path, &whole).unwrap();
     bench.talk.load(&path).unwrap();
     bench.ask("three", "four");
+}
+
+#[test]
+fn the_hint_offers_no_context_beyond_what_the_model_was_trained_for() {
+    let hint = |tokens| {
+        let error = Error::PromptTooLong { tokens, capacity: 60, trained: 100 };
+        error.hint().unwrap()
+    };
+    assert_eq!(hint(99), "--ctx-size 100 or more would hold it");
+    assert!(!hint(100).contains("--ctx-size") && hint(100).contains("trained for 100"));
+    let full = |tokens| Error::ContextFull { tokens, capacity: 60, trained: 100 }.hint().unwrap();
+    assert!(full(99).ends_with("--ctx-size 100 or more"));
+    assert!(full(100).ends_with("--context-full drop"));
 }
