@@ -215,7 +215,8 @@ impl Repl<'_> {
     fn stats(&self) {
         let Some(last) = &self.last else { return self.output.say("nothing was answered yet") };
         let mut lines = figures(last);
-        lines.push(format!("all: {} answers, {} tokens", self.answers, self.generated));
+        let answers = if self.answers == 1 { "answer" } else { "answers" };
+        lines.push(format!("all: {} {answers}, {} tokens", self.answers, self.generated));
         self.output.say(lines.join("\n"));
     }
 
