@@ -7,7 +7,7 @@ use std::ops::{Add, Div, Mul, Sub};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::graph::{Graph, Input, Output};
+use super::graph::{Graph, Input, Output, RunError};
 use super::kernels::{Kernel, Run};
 use super::store::Stored;
 use super::sys;
@@ -106,7 +106,10 @@ impl Builder {
     }
 
     /// Ends the writing: allocates memory for the intermediate values.
-    pub fn finish(self) -> Graph {
+    ///
+    /// # Errors
+    /// There is no memory for them.
+    pub fn finish(self) -> Result<Graph, RunError> {
         Graph::new(self)
     }
 

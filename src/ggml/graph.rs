@@ -54,19 +54,18 @@ pub struct Graph {
 unsafe impl Send for Graph {}
 
 impl Graph {
-    pub(super) fn new(builder: Builder) -> Self {
+    pub(super) fn new(builder: Builder) -> Result<Self, RunError> {
         let (ctx, graph) = (builder.ctx, builder.graph);
         let state = builder.state.take();
-        // SAFETY: the graph is complete; the allocator is new. Allocation fails only for want of
-        // memory, where ggml returns false.
-        let allocator = unsafe {
-            let allocator = sys::ggml_gallocr_new(sys::ggml_backend_cpu_buffer_type());
-            assert!(!allocator.is_null(), "memory for an allocator");
-            let done = sys::ggml_gallocr_alloc_graph(allocator, graph.as_ptr());
-            assert!(done, "memory for the graph's intermediate values");
-            allocator
-        };
-        Self { ctx, graph, allocator, state }
+        // SAFETY: a plain constructor (of a few bytes: ggml itself checks for those).
+        let allocator = unsafe { sys::ggml_gallocr_new(sys::ggml_backend_cpu_buffer_type()) };
+        // From here on everything is freed by `drop`.
+        let new = Self { ctx, graph, allocator, state };
+        // SAFETY: the graph is complete, the allocator is new. False: no memory.
+        match unsafe { sys::ggml_gallocr_alloc_graph(allocator, graph.as_ptr()) } {
+            true => Ok(new),
+            false => Err(RunError::OutOfMemory),
+        }
     }
 
     /// Bytes of the intermediate values.
@@ -107,8 +106,14 @@ impl Graph {
         }
     }
 
+    /// Computes every node.
+    ///
+    /// # Errors
+    /// The interrupt flag was set, or memory for the threads' work is lacking.
     pub fn run(&mut self, threads: &mut Threads) -> Result<(), RunError> {
-        threads.reserve(self.state.scratch);
+        if !threads.reserve(self.state.scratch) {
+            return Err(RunError::OutOfMemory);
+        }
         // SAFETY: graph and backend are exclusively ours; every pointer in the graph is kept
         // alive by `state`.
         let status =

@@ -1,6 +1,6 @@
 //! Tensors that outlive a graph: weights over a mapped file, and memory of our own.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::any::Any;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -63,28 +63,31 @@ impl Stored {
         Some(Self::with(ty, ne, data, Data::Shared(owner)))
     }
 
-    /// A tensor with a copy of the bytes.
-    pub fn copied(ty: Type, ne: [usize; 4], bytes: &[u8]) -> Self {
-        let mut tensor = Self::zeroed(ty, ne);
+    /// A tensor with a copy of the bytes. `None`: no memory for it.
+    pub fn copied(ty: Type, ne: [usize; 4], bytes: &[u8]) -> Option<Self> {
+        let mut tensor = Self::zeroed(ty, ne)?;
         tensor.bytes_mut().copy_from_slice(bytes);
-        tensor
+        Some(tensor)
     }
 
-    /// A tensor of f32 values.
-    pub fn from_f32(ne: [usize; 4], values: &[f32]) -> Self {
-        let mut tensor = Self::zeroed(Type::F32, ne);
+    /// A tensor of f32 values. `None`: no memory for it.
+    pub fn from_f32(ne: [usize; 4], values: &[f32]) -> Option<Self> {
+        let mut tensor = Self::zeroed(Type::F32, ne)?;
         for (slot, value) in tensor.bytes_mut().chunks_exact_mut(4).zip(values) {
             slot.copy_from_slice(&value.to_ne_bytes());
         }
         assert_eq!(values.len(), ne.iter().product::<usize>(), "values of a tensor {ne:?}");
-        tensor
+        Some(tensor)
     }
 
-    /// A tensor of zeros; the pages come into being when they are first written.
-    pub fn zeroed(ty: Type, ne: [usize; 4]) -> Self {
-        let memory = Memory::zeroed(nbytes(ty, ne));
+    /// A tensor of zeros; the pages come into being when they are first written. `None`: the
+    /// system has no memory of that size.
+    pub fn zeroed(ty: Type, ne: [usize; 4]) -> Option<Self> {
+        let row = ty.row_bytes(ne[0]);
+        let bytes = ne[1..].iter().try_fold(row, |bytes, &n| bytes.checked_mul(n))?;
+        let memory = Memory::zeroed(bytes)?;
         let data = memory.start.as_ptr();
-        Self::with(ty, ne, data, Data::Own(memory))
+        Some(Self::with(ty, ne, data, Data::Own(memory)))
     }
 
     fn with(ty: Type, ne: [usize; 4], bytes: *mut u8, data: Data) -> Self {
@@ -174,12 +177,11 @@ struct Memory {
 }
 
 impl Memory {
-    fn zeroed(len: usize) -> Self {
-        let layout = Layout::from_size_align(len.max(1), OWN_ALIGNMENT).expect("a sane size");
+    fn zeroed(len: usize) -> Option<Self> {
+        let layout = Layout::from_size_align(len.max(1), OWN_ALIGNMENT).ok()?;
         // SAFETY: the size is not zero.
-        let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Self { start, layout }
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(Self { start, layout })
     }
 }
 

@@ -82,13 +82,18 @@ impl Threads {
         self.scratch.clone()
     }
 
-    /// Makes the scratch memory at least `bytes` for each thread.
-    pub(super) fn reserve(&mut self, bytes: usize) {
+    /// Makes the scratch memory at least `bytes` for each thread. False: no memory.
+    pub(super) fn reserve(&mut self, bytes: usize) -> bool {
         let lines = (bytes * self.count).div_ceil(size_of::<Line>());
         if self.memory.len() < lines {
+            let more = lines - self.memory.len();
+            if self.memory.try_reserve_exact(more).is_err() {
+                return false;
+            }
             self.memory.resize(lines, Line([0; 8]));
         }
         self.scratch.start.store(self.memory.as_mut_ptr().cast(), Ordering::Release);
+        true
     }
 }
 

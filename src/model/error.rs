@@ -30,8 +30,8 @@ pub enum Fault {
     Shape { name: String, expected: Vec<u64>, found: Vec<u64> },
     #[error("tensor {name}: type {found} cannot be used as {role}")]
     Type { name: String, found: String, role: &'static str },
-    #[error("tensor {name}: holds a value that is not finite")]
-    NotFinite { name: String },
+    #[error("tensor {name}: not enough memory for a copy of {bytes} bytes")]
+    Memory { name: String, bytes: usize },
 }
 
 fn hint(found: &str) -> &'static str {
@@ -57,8 +57,10 @@ pub enum StepError {
     NotFinite { position: usize },
     #[error("token id {id} is beyond the vocabulary of {vocabulary}")]
     Token { id: u32, vocabulary: usize },
-    #[error("not enough memory for the graph's work buffers")]
+    #[error("not enough memory for the graph's work buffers (a smaller batch needs less)")]
     OutOfMemory,
+    #[error("not enough memory for a context of {context} positions")]
+    ContextMemory { context: usize },
     #[error("{0}")]
     Options(String),
 }

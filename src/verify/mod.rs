@@ -171,7 +171,8 @@ pub fn compare_model(
             expected.truncate(axes.max(found.len()));
             Error::Shape { file: file.to_owned(), tap: tap.name.clone(), found, expected }
         })?;
-        let tolerance = options.tolerance.unwrap_or_else(|| tolerance(reference, &tap.name));
+        let tolerance = options.tolerance.or_else(|| reference.tolerance(&tap.name));
+        let tolerance = tolerance.unwrap_or(TOLERANCE);
         taps.push(TapReport { name: tap.name.clone(), error, tolerance });
     }
     let unread = reference.taps.iter().map(|tap| tap.name.clone());
@@ -184,12 +185,6 @@ pub fn compare_model(
 /// Facts about the reference's own run, which no run of ours has to repeat.
 fn is_record(name: &str) -> bool {
     name == "greedy_margin"
-}
-
-/// The longest prefix of the tap's name that the file gives a tolerance for.
-fn tolerance(reference: &Reference, name: &str) -> f32 {
-    let given = reference.tolerances.iter().filter(|(prefix, _)| name.starts_with(*prefix));
-    given.max_by_key(|(prefix, _)| prefix.len()).map_or(TOLERANCE, |(_, &tolerance)| tolerance)
 }
 
 /// Continues greedily with the cache, and records the logits of the steps that the reference

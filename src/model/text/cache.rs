@@ -66,26 +66,31 @@ struct Snapshot {
 }
 
 impl Cache {
-    /// An empty cache for `capacity` positions, written at most `batch` at a time.
-    pub fn new(config: &TextConfig, capacity: usize, batch: usize, ty: CacheType) -> Self {
-        let ring = (config.window + batch).min(capacity);
+    /// An empty cache for `capacity` positions, written at most `batch` at a time. `None`: no
+    /// memory for it.
+    pub fn new(config: &TextConfig, capacity: usize, batch: usize, ty: CacheType) -> Option<Self> {
+        let ring = config.window.saturating_add(batch).min(capacity);
         let width = config.kv_heads * config.head_dim;
         let layer = |kind: LayerKind| {
             let slots = if kind == LayerKind::Full { capacity } else { ring };
             let tensor = || Stored::zeroed(ty.ty(), [width, slots, 1, 1]);
-            KvCache { k: tensor(), v: tensor(), kind }
+            Some(KvCache { k: tensor()?, v: tensor()?, kind })
         };
-        let layers = config.kinds[..config.owners()].iter().map(|&kind| layer(kind)).collect();
-        Self {
+        let owners = &config.kinds[..config.owners()];
+        let layers = owners.iter().map(|&kind| layer(kind)).collect::<Option<_>>()?;
+        let mut ring_positions = Vec::new();
+        ring_positions.try_reserve_exact(ring).ok()?;
+        ring_positions.resize(ring, None);
+        Some(Self {
             layers,
             row_bytes: ty.ty().row_bytes(width),
             window: config.window,
             capacity,
             ring,
-            ring_positions: vec![None; ring],
+            ring_positions,
             len: 0,
             snapshots: VecDeque::new(),
-        }
+        })
     }
 
     /// The cache of an owning layer.
@@ -190,7 +195,9 @@ impl Cache {
 
     /// Keeps the rings as they are now, so that `truncate` can come back to this length.
     pub fn snapshot(&mut self) {
-        if self.snapshots.back().is_some_and(|s| s.len == self.len) {
+        // Rings that hold the whole context never lose a position.
+        let forgets = self.ring < self.capacity;
+        if !forgets || self.snapshots.back().is_some_and(|s| s.len == self.len) {
             return;
         }
         let positions = self.window_of(self.len);
@@ -331,7 +338,7 @@ mod tests {
     use crate::model::text::tests::config;
 
     fn filled(capacity: usize, batch: usize, len: usize) -> Cache {
-        let mut cache = Cache::new(&config(), capacity, batch, CacheType::F32);
+        let mut cache = Cache::new(&config(), capacity, batch, CacheType::F32).unwrap();
         for start in (0..len).step_by(batch) {
             let count = batch.min(len - start);
             cache.begin(count);
@@ -394,6 +401,23 @@ mod tests {
     }
 
     #[test]
+    fn rings_that_never_wrap_need_no_snapshot() {
+        let mut cache = filled(10, 5, 9);
+        cache.snapshot();
+        assert!(cache.snapshots.is_empty());
+        assert_eq!(cache.truncate(3), 3);
+        assert_eq!(seen(&cache, LayerKind::Sliding, 2), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_context_that_no_memory_holds_is_refused() {
+        for capacity in [1 << 50, usize::MAX / 8, usize::MAX] {
+            assert!(Cache::new(&config(), capacity, 512, CacheType::F16).is_none());
+            assert!(Cache::new(&config(), capacity, capacity, CacheType::F16).is_none());
+        }
+    }
+
+    #[test]
     fn an_interrupted_step_leaves_the_window_whole() {
         let mut cache = filled(64, 5, 40);
         cache.begin(5);
@@ -408,7 +432,7 @@ mod tests {
         let cache = filled(64, 5, 40);
         let mut bytes = Vec::new();
         cache.save(&mut bytes).unwrap();
-        let mut other = Cache::new(&config(), 50, 11, CacheType::F32);
+        let mut other = Cache::new(&config(), 50, 11, CacheType::F32).unwrap();
         other.load(&mut bytes.as_slice()).unwrap();
         assert_eq!(other.len(), 40);
         assert_eq!(seen(&other, LayerKind::Sliding, 39), (32..40).collect::<Vec<u8>>());

@@ -63,7 +63,7 @@ impl Decoder {
     /// A decoder with an empty cache.
     ///
     /// # Errors
-    /// Options that do not go together with the model.
+    /// Options that do not go together with the model; a context that memory does not hold.
     pub fn new(model: Arc<TextModel>, options: DecoderOptions) -> Result<Self, StepError> {
         let c = model.config();
         if options.context == 0 || options.batch == 0 {
@@ -74,7 +74,8 @@ impl Decoder {
             return Err(StepError::Options(text));
         }
         let batch = options.batch.min(options.context);
-        let cache = Cache::new(c, options.context, batch, options.cache);
+        let cache = Cache::new(c, options.context, batch, options.cache)
+            .ok_or(StepError::ContextMemory { context: options.context })?;
         let threads = Threads::new(options.threads);
         let frequencies = [
             Frequencies::new(c.rope_full, c.head_dim),
@@ -111,6 +112,7 @@ impl Decoder {
         self.cache.memory()
     }
 
+    /// Forgets all positions and marks.
     pub fn clear(&mut self) {
         self.cache.clear();
     }
@@ -246,7 +248,7 @@ impl Decoder {
             sliding: self.cache.attended(LayerKind::Sliding, end),
             taps,
         };
-        let mut graph = self.take_graph(shape);
+        let mut graph = self.take_graph(shape)?;
         self.fill(&mut graph, ids, start);
         let outcome = graph.graph.run(&mut self.threads).map_err(StepError::from);
         let outcome = outcome.and_then(|()| finite(&graph, end - rows));
@@ -258,12 +260,14 @@ impl Decoder {
         outcome
     }
 
-    fn take_graph(&mut self, shape: Shape) -> TextGraph {
-        if let Some(i) = self.graphs.iter().position(|graph| graph.shape == shape) {
-            return self.graphs.remove(i).expect("just found");
+    fn take_graph(&mut self, shape: Shape) -> Result<TextGraph, StepError> {
+        let kept = self.graphs.iter().position(|graph| graph.shape == shape);
+        if let Some(graph) = kept.and_then(|i| self.graphs.remove(i)) {
+            return Ok(graph);
         }
         let (config, weights) = (self.model.config(), self.model.weights());
-        TextGraph::new(config, weights, &self.cache, self.options.kernels, &self.threads, shape)
+        let (kernels, threads) = (self.options.kernels, &self.threads);
+        Ok(TextGraph::new(config, weights, &self.cache, kernels, threads, shape)?)
     }
 
     fn keep_graph(&mut self, graph: TextGraph) {

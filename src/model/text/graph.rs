@@ -5,7 +5,7 @@
 //! and its norm and nothing else; from there on only the rows go on. Exact: the shared layers
 //! read what the cache holds, and every other mechanism is per token.
 
-use crate::ggml::{Builder, Graph, Input, Output, Tensor, Threads, Type};
+use crate::ggml::{Builder, Graph, Input, Output, RunError, Tensor, Threads, Type};
 use crate::model::config::{LayerKind, TextConfig};
 
 use super::attention::{Reach, Rotation};
@@ -122,6 +122,9 @@ impl<'b> Positions<'b> {
 
 impl TextGraph {
     /// Writes the graph. `shape.full` and `shape.sliding` are slots of `cache`.
+    ///
+    /// # Errors
+    /// There is no memory for its intermediate values.
     pub fn new(
         config: &TextConfig,
         weights: &TextWeights,
@@ -129,7 +132,7 @@ impl TextGraph {
         kernels: Kernels,
         threads: &Threads,
         shape: Shape,
-    ) -> Self {
+    ) -> Result<Self, RunError> {
         let b = Builder::new(NODES_A_LAYER * (config.layers + 2), threads);
         let scope = Scope::new(&b, config, kernels, shape.taps);
         let (c, t) = (config, shape.tokens);
@@ -173,9 +176,9 @@ impl TextGraph {
             b.output(head::head(&scope, weights, streams))
         });
         let taps = scope.into_taps();
-        Self {
+        Ok(Self {
             shape,
-            graph: b.finish(),
+            graph: b.finish()?,
             embeddings,
             per_layer,
             full_slots: full_slots_input,
@@ -184,7 +187,7 @@ impl TextGraph {
             rest,
             logits,
             taps,
-        }
+        })
     }
 }
 

@@ -38,7 +38,8 @@ pub struct TextModel {
 }
 
 impl TextModel {
-    /// Reads the config and checks every tensor; nothing is copied.
+    /// Reads the config and checks every tensor. Weights stay in the mapping; copied are those
+    /// whose bytes are not aligned, and small ones that are not f32.
     ///
     /// # Errors
     /// Another architecture, a key or tensor that is missing or wrong: named with the file.

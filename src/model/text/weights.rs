@@ -231,17 +231,28 @@ impl Loader<'_> {
     /// A matrix, used where it lies.
     fn matrix(&self, name: &str, expected: &[usize]) -> Result<Stored, OpenError> {
         let (tensor, ty) = self.checked(name, expected)?;
-        Ok(self.part(tensor, ty, 0, tensor.ne[1] as usize))
+        self.part(tensor, ty, 0, tensor.ne[1] as usize)
     }
 
     /// Rows of a matrix (of all its rows where it has a third dimension), used where they lie.
-    fn part(&self, tensor: &Tensor, ty: Type, first: usize, rows: usize) -> Stored {
+    fn part(
+        &self,
+        tensor: &Tensor,
+        ty: Type,
+        first: usize,
+        rows: usize,
+    ) -> Result<Stored, OpenError> {
         let ne = [tensor.ne[0] as usize, rows, tensor.ne[2] as usize, tensor.ne[3] as usize];
         let row_bytes = ty.row_bytes(ne[0]);
         let range = first * row_bytes..first * row_bytes + row_bytes * rows * ne[2] * ne[3];
         let mapped = Stored::over(self.gguf, ty, ne, |gguf| &gguf.data(tensor)[range.clone()]);
         // A file whose tensors are not aligned is legal and rare: its weights are copied.
-        mapped.unwrap_or_else(|| Stored::copied(ty, ne, &self.gguf.data(tensor)[range]))
+        let copied = || Stored::copied(ty, ne, &self.gguf.data(tensor)[range.clone()]);
+        mapped.or_else(copied).ok_or_else(|| self.no_memory(tensor, range.len()))
+    }
+
+    fn no_memory(&self, tensor: &Tensor, bytes: usize) -> OpenError {
+        self.fault(Fault::Memory { name: tensor.name.clone(), bytes })
     }
 
     /// Norm weights and the little AltUp matrices, as f32: exact for F16 and BF16, and what
@@ -257,7 +268,7 @@ impl Loader<'_> {
         }
         let mut values = vec![0.0; ne.iter().product()];
         ty.to_f32(self.gguf.data(tensor), &mut values);
-        Ok(Stored::from_f32(ne, &values))
+        Stored::from_f32(ne, &values).ok_or_else(|| self.no_memory(tensor, values.len() * 4))
     }
 
     fn table(&self, name: &str, width: usize, rows: usize) -> Result<Table, OpenError> {
@@ -270,14 +281,11 @@ impl Loader<'_> {
         let vector = |suffix: &str, len: usize| self.small(&name(suffix), &[len]);
         let matrix = |suffix: &str, n: usize, m: usize| self.matrix(&name(suffix), &[n, m]);
         let (e, a, f, p, d) = (c.embedding, c.streams, c.ffn[il], c.per_layer, c.head_dim);
-        let (q, kv) = (c.heads * d, c.kv_heads * d);
         let (attn_q, attn_k, attn_v) = self.qkv(c, il)?;
         let kv_weights = match (attn_k, attn_v) {
             (Some(k), Some(v)) => Some(KvWeights { k, k_norm: vector("attn_k_norm", d)?, v }),
             _ => None,
         };
-        debug_assert_eq!(kv_weights.as_ref().map(|w| w.k.ne()[1]), kv_weights.as_ref().map(|_| kv));
-        let laurel_l = matrix("laurel_l", e, c.laurel)?;
         Ok(LayerWeights {
             altup_router: self.small(&name("altup_router"), &[e, a])?,
             altup_router_norm: vector("altup_router_norm", e)?,
@@ -285,13 +293,13 @@ impl Loader<'_> {
             altup_correct_coef: self.small(&name("altup_correct_coef"), &[a, a])?,
             altup_correct_scale: vector("altup_correct_scale", e)?,
             attn_norm: vector("attn_norm", e)?,
-            laurel_l,
+            laurel_l: matrix("laurel_l", e, c.laurel)?,
             laurel_r: matrix("laurel_r", c.laurel, e)?,
             laurel_post_norm: vector("laurel_post_norm", e)?,
             attn_q,
             attn_q_norm: vector("attn_q_norm", d)?,
             kv: kv_weights,
-            attn_output: matrix("attn_output", q, e)?,
+            attn_output: matrix("attn_output", c.heads * d, e)?,
             post_attention_norm: vector("post_attention_norm", e)?,
             ffn_norm: vector("ffn_norm", e)?,
             ffn_gate: matrix("ffn_gate", e, f)?,
@@ -317,8 +325,8 @@ impl Loader<'_> {
         if self.gguf.tensor(&fused).is_some() {
             let (tensor, ty) = self.checked(&fused, &[e, q + 2 * kv])?;
             let rows = |first, count| self.part(tensor, ty, first, count);
-            let own = |first| owns.then(|| rows(first, kv));
-            return Ok((rows(0, q), own(q), own(q + kv)));
+            let own = |first| owns.then(|| rows(first, kv)).transpose();
+            return Ok((rows(0, q)?, own(q)?, own(q + kv)?));
         }
         let matrix =
             |suffix: &str, m: usize| self.matrix(&format!("blk.{il}.{suffix}.weight"), &[e, m]);
