@@ -201,8 +201,8 @@ impl Archive {
     /// A hash of all that goes in: sources, flags, the compiler and what its flags mean here.
     fn key(&self, target: &Target) -> String {
         let mut hasher = DefaultHasher::new();
-        for native in [false, true] {
-            let compiler = self.compiler(target, true, native).get_compiler();
+        for (cpp, native) in [(false, false), (false, true), (true, false), (true, true)] {
+            let compiler = self.compiler(target, cpp, native).get_compiler();
             compiler.path().hash(&mut hasher);
             compiler.args().hash(&mut hasher);
             compiler_macros(&compiler).hash(&mut hasher);

@@ -1,4 +1,4 @@
-// Attention of a few queries over the KV cache.
+// Attention over the KV cache.
 //
 //   out[h, t] = sum_s p_s V_s,   p = softmax_s(q[h, t] K_s + mask[s, t])
 //

@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -80,7 +81,7 @@ pub struct ModelArgs {
     /// of the Hugging Face hub and llama.cpp
     #[arg(short, long, value_name = "MODEL", env = "GEMMA3N_MODEL", hide_env_values = true)]
     pub model: Option<OsString>,
-    /// Threads [default: physical cores this process may use]
+    /// Threads, at most as many as processors [default: physical cores this process may use]
     #[arg(short, long, value_name = "N", env = "GEMMA3N_THREADS", hide_env_values = true,
           value_parser = threads)]
     pub threads: Option<usize>,
@@ -132,7 +133,7 @@ impl ModelArgs {
     ) -> anyhow::Result<ModelOptions> {
         let model = models::find(self.model.as_deref())?;
         let threads = match self.threads {
-            Some(threads) if threads > 0 => threads,
+            Some(threads) if threads > 0 => at_most_processors(threads),
             _ => machine::usable_cores().min(MOST_THREADS),
         };
         Ok(ModelOptions {
@@ -187,6 +188,12 @@ impl ModelOptions {
             kernels: self.kernels,
         }
     }
+}
+
+/// So many threads, but no more than processors: threads wait for each other at every node, and
+/// one that gets no processor holds up all.
+fn at_most_processors(threads: usize) -> usize {
+    threads.min(std::thread::available_parallelism().map_or(MOST_THREADS, NonZero::get))
 }
 
 /// Flags about how an answer is drawn. What is not typed is the model's own default.

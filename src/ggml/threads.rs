@@ -8,6 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use super::sys;
 
+/// How long idle threads spin before they sleep, in ggml's unit of about 5 ms: longer than from one
+/// decoded token to the next, and no longer. ggml's own choice is 50 times that.
+const POLL: u32 = 1;
+
 /// Threads that compute graphs, one graph at a time.
 pub struct Threads {
     backend: sys::ggml_backend_t,
@@ -43,6 +47,7 @@ impl Threads {
         // SAFETY: plain constructors; the flag outlives the backend, which this struct owns too.
         unsafe {
             let mut params = sys::ggml_threadpool_params_default(count as i32);
+            params.poll = POLL;
             let pool = NonNull::new(sys::ggml_threadpool_new(&raw mut params))
                 .expect("threads can be started");
             let backend = sys::ggml_backend_cpu_init();
