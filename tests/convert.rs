@@ -12,6 +12,8 @@ use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 use tempfile::TempDir;
 
+#[path = "support/shared.rs"]
+mod shared;
 #[path = "convert/tiny.rs"]
 mod tiny;
 
@@ -37,16 +39,8 @@ fn convert_tiny(tiny: &Tiny, ty: Option<Float>) -> Result<(TempDir, Gguf), Strin
 }
 
 /// A folder of the oracle; `None` (and a message) where it isn't there.
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn oracle(name: &str) -> Option<PathBuf> {
-    let shared = std::env::var_os("GEMMA3N_SHARED")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
-    let dir = shared.join("oracle").join(name);
-    if !dir.is_dir() {
-        eprintln!("skipped: no {}", dir.display());
-        return None;
-    }
-    Some(dir)
+    Some(shared::shared()?.join("oracle").join(name))
 }
 
 /// All tensors of a checkpoint directory, by the names of the text model without prefix.

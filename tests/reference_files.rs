@@ -5,6 +5,8 @@
 mod npz;
 #[path = "support/reference_file.rs"]
 mod reference_file;
+#[path = "support/shared.rs"]
+mod shared;
 
 use std::path::PathBuf;
 
@@ -13,19 +15,8 @@ use npz::Npz;
 
 /// The oracle's arrays of a case; `None`, with a message, on a machine without the oracle.
 fn oracle(case: &str) -> Option<Npz> {
-    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared");
-    let shared = std::env::var_os("GEMMA3N_SHARED").map_or_else(beside, PathBuf::from);
-    let path = shared.join(format!("oracle/ref/{case}.npz"));
-    if !path.exists() {
-        skipped(&format!("{} is not there", path.display()));
-        return None;
-    }
+    let path = shared::shared()?.join(format!("oracle/ref/{case}.npz"));
     Some(Npz::open(&path).unwrap())
-}
-
-#[allow(clippy::print_stderr)]
-fn skipped(why: &str) {
-    eprintln!("skipped: {why}");
 }
 
 /// Writes and reads again.
