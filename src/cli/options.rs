@@ -92,7 +92,7 @@ pub struct ModelArgs {
     /// Tokens of a prompt that are read at a time
     #[arg(short, long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
     pub batch_size: usize,
-    /// How keys and values are kept [default: f16]
+    /// How keys and values are kept [default: f16; verify: f32]
     #[arg(long, value_name = "TYPE")]
     pub cache_type: Option<CacheTypeArg>,
     /// Read the whole file into memory instead of mapping it

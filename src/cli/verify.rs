@@ -4,13 +4,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::anyhow;
 use serde_json::json;
 
 use super::Status;
 use super::options::ModelArgs;
-use super::output::Output;
-use crate::gguf::Gguf;
+use super::output::{Output, hinted};
+use crate::gguf::{Gguf, Tensor, TensorType};
 use crate::session::{CacheType, ModelSource};
 use crate::verify::{self, Options, Report};
 
@@ -82,13 +82,24 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
             write!(output.stdout(), "{}", table(file, &report))?;
         }
     }
-    match failures {
-        0 => Ok(Status::Done),
+    let failed = match failures {
+        0 => return Ok(Status::Done),
         n if several => {
-            bail!("{n} of {} files of reference values do not pass", args.references.len())
+            anyhow!("{n} of {} files of reference values do not pass", args.references.len())
         }
-        _ => bail!("{}: the model does not pass", args.references[0].display()),
+        _ => anyhow!("{}: the model does not pass", args.references[0].display()),
+    };
+    if args.tolerance.is_none() && gguf.tensors().iter().any(rounds) {
+        let hint = "this file's weights are not f32, so that values are rounded more than the \
+                    reference's; --tolerance 0.02 allows for f16 and bf16";
+        return Err(hinted(failed, hint.to_owned()));
     }
+    Err(failed)
+}
+
+/// Are a tensor's weights, and the activations that meet them, rounded?
+fn rounds(tensor: &Tensor) -> bool {
+    tensor.n_dims > 1 && tensor.ty != TensorType::F32
 }
 
 /// Opens a model's file, mapped or read.
