@@ -21,6 +21,9 @@ mod python_json;
 mod sampler;
 #[cfg(test)]
 mod script;
+#[cfg(test)]
+#[path = "../../tests/support/shared.rs"]
+mod shared;
 mod state;
 mod stop;
 mod template;
