@@ -17,6 +17,8 @@ const CTRL_D: &str = "\x04";
 const UP: &str = "\x1b[A";
 /// What the editor prints before a prompt: bracketed paste on.
 const PROMPT: &str = "\x1b[?2004h";
+/// What it prints after a line was entered: bracketed paste off.
+const ENTERED: &str = "\x1b[?2004l";
 
 /// The program at a terminal that is wide enough for every line.
 struct Terminal(OsSession);
@@ -231,7 +233,9 @@ fn ctrl_c_stops_an_answer_keeps_it_and_then_leaves() {
     for _ in 0..20 {
         terminal.enters("/clear");
         terminal.sees("the conversation is forgotten");
+        terminal.sees(PROMPT);
         terminal.types("tell me\r");
+        terminal.sees(ENTERED);
         std::thread::sleep(Duration::from_millis(100));
         terminal.types(CTRL_C);
         terminal.enters("/context");
@@ -242,6 +246,8 @@ fn ctrl_c_stops_an_answer_keeps_it_and_then_leaves() {
         }
     }
     assert!(stopped, "every answer was complete before the key came");
+    // A key that comes before the prompt does is a signal, not a key.
+    terminal.sees(PROMPT);
     terminal.types(CTRL_C);
     terminal.sees("Ctrl-C once more or Ctrl-D leaves");
     terminal.sees(PROMPT);
@@ -251,6 +257,7 @@ fn ctrl_c_stops_an_answer_keeps_it_and_then_leaves() {
     terminal.sees(PROMPT);
     terminal.enters("/params");
     terminal.sees("repeat-last-n");
+    terminal.sees(PROMPT);
     terminal.types(CTRL_C);
     terminal.sees("Ctrl-C once more or Ctrl-D leaves");
     terminal.types(CTRL_C);
