@@ -2,13 +2,12 @@
 //!
 //! A file is u64 header length, JSON header, data. The `safetensors` crate checks that tensors
 //! cover the data without gap or overlap and that shapes and types give their sizes; here the end
-//! is compared with the file's, and shards with their index. The data are read, not mapped: a file
-//! that shrinks meanwhile is an error, and what was read doesn't count as the program's memory.
+//! is compared with the file's, and shards with their index.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, Metadata};
@@ -66,6 +65,11 @@ impl Stored {
         self.shape.iter().product()
     }
 
+    /// Where its bytes begin in the file: little-endian, in the order of the shape.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// Bytes in the file.
     pub fn nbytes(&self) -> u64 {
         self.nbytes
@@ -119,6 +123,11 @@ impl Weights {
         Error::MissingTensor { dir: self.dir.clone(), tensor: name.to_owned() }
     }
 
+    /// The files that hold tensors.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(PathBuf::as_path)
+    }
+
     /// The file that holds a tensor.
     pub fn path(&self, stored: &Stored) -> &Path {
         &self.files[stored.file]
@@ -139,16 +148,6 @@ impl Weights {
                 found: format!("{other:?}"),
             }),
         }
-    }
-
-    /// A reader of just the tensor's bytes, little-endian, in the order of the shape.
-    ///
-    /// # Errors
-    /// The file can't be opened any more.
-    pub fn reader(&self, stored: &Stored) -> io::Result<impl Read + use<>> {
-        let mut file = File::open(self.path(stored))?;
-        file.seek(SeekFrom::Start(stored.offset))?;
-        Ok(file.take(stored.nbytes))
     }
 
     fn add_file(&mut self, path: PathBuf) -> Result<(), Error> {

@@ -11,6 +11,7 @@ mod input;
 mod inspect;
 mod interrupt;
 mod machine;
+mod making;
 mod man;
 mod models;
 mod options;

@@ -192,7 +192,7 @@ impl ModelOptions {
 
 /// So many threads, but no more than processors: threads wait for each other at every node, and
 /// one that gets no processor holds up all.
-fn at_most_processors(threads: usize) -> usize {
+pub fn at_most_processors(threads: usize) -> usize {
     threads.min(std::thread::available_parallelism().map_or(MOST_THREADS, NonZero::get))
 }
 
@@ -297,7 +297,7 @@ fn within(text: &str, allowed: &str, holds: impl Fn(f32) -> bool) -> Result<f32,
 }
 
 /// An empty value (of the variable) and 0 mean: count them.
-fn threads(text: &str) -> Result<usize, String> {
+pub fn threads(text: &str) -> Result<usize, String> {
     if text.trim().is_empty() {
         return Ok(0);
     }

@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 
 use crate::checkpoint::names::{self, Expected, Owner, Presence};
 use crate::checkpoint::{self, Checkpoint, Float};
-use crate::gguf::{TensorPlan, TensorType};
+use crate::gguf::TensorPlan;
 
 use super::error::Error;
-use super::plan::{LeftOut, Plan, PlannedTensor, Segment};
+use super::plan::{LeftOut, Part, Plan, PlannedTensor, Segment, Stored};
+use super::source::tensor_type;
 
 /// Plans the conversion; `ty` defaults to [`main_type`].
 ///
@@ -46,15 +47,6 @@ pub fn main_type(checkpoint: &Checkpoint) -> Float {
     bytes.into_iter().max_by_key(|&(_, n)| n).map_or(Float::BF16, |(float, _)| float)
 }
 
-/// The file's type for an element type.
-fn tensor_type(float: Float) -> TensorType {
-    match float {
-        Float::F32 => TensorType::F32,
-        Float::F16 => TensorType::F16,
-        Float::BF16 => TensorType::BF16,
-    }
-}
-
 /// The checkpoint's text tensors that no planned tensor has taken yet.
 struct Text<'a> {
     checkpoint: &'a Checkpoint,
@@ -73,7 +65,7 @@ impl Text<'_> {
             n_dims: expected.ne.len() as u32,
             ty: tensor_type(if small { Float::F32 } else { ty }),
         };
-        Ok(PlannedTensor { target, segments: self.segments(expected)? })
+        Ok(PlannedTensor::new(target, self.segments(expected)?))
     }
 
     fn segments(&mut self, expected: &Expected) -> Result<Vec<Segment>, Error> {
@@ -116,8 +108,14 @@ impl Text<'_> {
             }
             .into());
         }
-        let ty = tensor_type(weights.float(name, stored)?);
-        Ok(Segment::Stored { name: name.to_owned(), ty, elements: stored.elements() })
+        let row_len = stored.shape.last().copied().unwrap_or(1);
+        Ok(Segment::Stored(Stored {
+            name: name.to_owned(),
+            ty: tensor_type(weights.float(name, stored)?),
+            row_len,
+            rows: stored.elements().checked_div(row_len).unwrap_or(0),
+            part: Part::All,
+        }))
     }
 }
 

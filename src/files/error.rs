@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::ggml::QuantizeError;
+use crate::gguf::TensorType;
 use crate::{checkpoint, gguf};
 
 /// Names the file and, inside it, the tensor.
@@ -32,7 +34,22 @@ pub enum Error {
     )]
     BeyondF16 { path: PathBuf, tensor: String, index: u64, value: f32 },
 
-    #[error("{}: is a part of the checkpoint that it would be made from", path.display())]
+    #[error("{}: there is no tensor {tensor}", path.display())]
+    Missing { path: PathBuf, tensor: String },
+
+    #[error("{}: tensor {tensor}: {ty} can't be read here", path.display())]
+    NotReadable { path: PathBuf, tensor: String, ty: TensorType },
+
+    #[error("tensor {tensor}: {ty} can't be written")]
+    NotWritable { tensor: String, ty: TensorType },
+
+    #[error("{}: tensor {tensor}: the cut is not at whole blocks of {ty}", path.display())]
+    NotWholeBlocks { path: PathBuf, tensor: String, ty: TensorType },
+
+    #[error("tensor {tensor}: {source}")]
+    Quantize { tensor: String, source: QuantizeError },
+
+    #[error("{}: is one of the files that it would be made from", path.display())]
     OverInput { path: PathBuf },
 
     #[error("interrupted")]

@@ -2,12 +2,14 @@
 //!
 //! - [`plan`]: output tensors (name, shape, type, source, transformation) and metadata.
 //! - [`execute`]: the one streaming executor.
+//! - [`source`]: where tensors are read from.
 //! - [`convert`]: a Hugging Face checkpoint → a plan.
 
 pub mod convert;
 mod error;
 pub mod execute;
 pub mod plan;
+pub mod source;
 
 pub use error::Error;
 pub use plan::Plan;
