@@ -7,6 +7,7 @@
 //! Quantizers spend their precision where the weight is high. Files are llama.cpp's, in both of
 //! its forms: GGUF (gguf.md 5.6), read and written, and the older `.dat`, read only.
 
+pub mod collect;
 mod error;
 mod legacy;
 mod read;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::gguf;
+use crate::model::error::StepError;
 
 /// Names the file and, inside it, the entry.
 #[derive(Debug, thiserror::Error)]
@@ -11,8 +12,17 @@ pub enum Error {
     #[error(transparent)]
     Gguf(#[from] gguf::Error),
 
+    #[error(transparent)]
+    Step(#[from] StepError),
+
     #[error("{}: {fault}", path.display())]
-    Read { path: PathBuf, fault: Fault },
+    File { path: PathBuf, fault: Fault },
+
+    #[error("tensor {tensor}: what column {column} is multiplied with is not finite")]
+    NotFinite { tensor: String, column: usize },
+
+    #[error("{name}: {tokens} tokens, not even one chunk of {chunk_size}")]
+    TooShort { name: String, tokens: usize, chunk_size: usize },
 }
 
 /// What is wrong with a file.
@@ -34,7 +44,7 @@ pub enum Fault {
 
 impl Fault {
     pub(super) fn of(self, path: &Path) -> Error {
-        Error::Read { path: path.to_owned(), fault: self }
+        Error::File { path: path.to_owned(), fault: self }
     }
 
     pub(super) fn entry(entry: &str, problem: impl Into<String>) -> Self {
