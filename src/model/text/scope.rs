@@ -113,7 +113,11 @@ impl<'b> Scope<'b> {
     pub fn observe(&self, weight: &Stored, x: &Activations<'b>) {
         if let Some(squares) = &self.squares {
             let output = *x.squares.get_or_init(|| self.b.output(x.f32.column_squares()));
-            squares.borrow_mut().push(Squares { weight: weight.name().to_owned(), output });
+            let mut squares = squares.borrow_mut();
+            // Parts of one matrix (`attn_qkv`) meet one input, which counts once.
+            if !squares.iter().any(|s| s.output == output && s.weight == weight.name()) {
+                squares.push(Squares { weight: weight.name().to_owned(), output });
+            }
         }
     }
 
