@@ -18,7 +18,7 @@ use gemma3n::files::ImportanceMatrix;
 use gemma3n::files::imatrix::collect::{Text, collect};
 use gemma3n::files::imatrix::{Entry, Error};
 use gemma3n::ggml::Type;
-use gemma3n::gguf::Gguf;
+use gemma3n::gguf::{Gguf, Layout, Writer};
 use gemma3n::model::StepError;
 use gemma3n::model::config::TextConfig;
 use gemma3n::model::text::{CacheType, Decoder, DecoderOptions, Kernels, TextModel};
@@ -247,6 +247,41 @@ fn batches_and_kernels_do_not_matter() {
             assert!(error < 4e-5, "{name} ({batch}, {kernels:?}): {error:.1e}");
         }
     }
+}
+
+/// q, k and v as one matrix meet their input once.
+#[test]
+fn a_joined_matrix_counts_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let gguf = models::converted(&models::fixtures().join("tiny"), Float::F32, folder.path());
+    let mut layout = Layout::default();
+    layout.copy_metadata(gguf.metadata());
+    let mut data = Vec::new();
+    for tensor in gguf.tensors().iter().filter(|t| !t.name.ends_with("attn_k.weight")) {
+        let Some(layer) = tensor.name.strip_suffix("attn_q.weight") else {
+            if !tensor.name.ends_with("attn_v.weight") {
+                layout.add_tensor(&tensor.name, tensor.ne, tensor.n_dims, tensor.ty);
+                data.push((tensor.name.clone(), gguf.data(tensor).to_vec()));
+            }
+            continue;
+        };
+        let parts = ["attn_q", "attn_k", "attn_v"];
+        let parts = parts.map(|part| gguf.tensor(&format!("{layer}{part}.weight")).unwrap());
+        let rows = parts.iter().map(|part| part.ne[1]).sum();
+        let name = format!("{layer}attn_qkv.weight");
+        layout.add_tensor(&name, [tensor.ne[0], rows, 1, 1], 2, tensor.ty);
+        data.push((name, parts.map(|part| gguf.data(part)).concat()));
+    }
+    let path = folder.path().join("joined.gguf");
+    let mut writer = Writer::create(&path, &layout, false).unwrap();
+    for (name, bytes) in &data {
+        writer.append(name, bytes).unwrap();
+    }
+    writer.finish().unwrap();
+    let [apart, joined] = [gguf, Arc::new(Gguf::open(&path).unwrap())]
+        .map(|gguf| read_by(&TextModel::open(&gguf).unwrap(), 24, Kernels::Auto));
+    assert!(!joined.entries.contains_key("blk.0.attn_q.weight"));
+    assert_eq!(joined.entries["blk.0.attn_qkv.weight"], apart.entries["blk.0.attn_q.weight"]);
 }
 
 #[test]
