@@ -51,7 +51,7 @@ fn answer(home: &Home, arguments: &[&str], input: &str) -> Value {
 fn help_goes_to_stdout_and_names_every_command() {
     let home = Home::new();
     let help = done(&run(home.program().arg("--help"), b""));
-    for command in ["chat", "convert", "completions", "man"] {
+    for command in ["chat", "convert", "imatrix", "completions", "man"] {
         assert!(help.contains(&format!("\n  {command} ")), "{help}");
         let help = done(&run(home.program().args([command, "--help"]), b""));
         assert!(help.contains("Examples:"), "{help}");

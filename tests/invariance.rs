@@ -204,16 +204,38 @@ fn every_weight_type_is_read_and_multiplied() {
         let Some(weight) = Type::weight_from_id(ty.id()) else { continue };
         let Some((packed, widened)) = requantized(&fixture, *ty, weight) else { continue };
         let exact = decoder(&widened, options()).prefill_logits(&ids[..24]).unwrap();
+        let exact_squares = squares(&mut decoder(&widened, options()), &ids);
         for kernels in [Kernels::Auto, Kernels::Ggml] {
             let mut d = decoder(&packed, DecoderOptions { kernels, ..options() });
             let logits = d.prefill_logits(&ids[..24]).unwrap();
             assert_close(&logits, &exact, 6e-2, &format!("{ty:?}, {kernels:?}"));
+            let what = format!("{ty:?}, {kernels:?}, squares of");
+            let found =
+                squares(&mut decoder(&packed, DecoderOptions { kernels, ..options() }), &ids);
+            assert_eq!(found.len(), exact_squares.len());
+            for ((name, found), (exact_name, exact)) in found.iter().zip(&exact_squares) {
+                assert_eq!(name, exact_name);
+                assert_close(found, exact, 0.1, &format!("{what} {name}"));
+            }
             let step = d.run(&ids[24..25], Logits::Last).unwrap();
             assert!(step.iter().all(|x| x.is_finite()));
         }
         tried += 1;
     }
     assert!(tried >= 15, "only {tried} types");
+}
+
+/// What importance matrices are made of, in the order of the products' names.
+fn squares(decoder: &mut Decoder, ids: &[TokenId]) -> Vec<(String, Vec<f32>)> {
+    let mut all = Vec::new();
+    decoder
+        .observe(&ids[..24], &mut |name, sums, rows| {
+            assert_eq!(rows, 24);
+            all.push((name.to_owned(), sums.to_vec()));
+        })
+        .unwrap();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
 }
 
 /// The fixture with its matrices in `ty`, and a twin with the same values in F32. `None` for types

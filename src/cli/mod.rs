@@ -7,6 +7,7 @@ mod bench;
 mod chat;
 mod completions;
 mod convert;
+mod imatrix;
 mod input;
 mod inspect;
 mod interrupt;
@@ -65,6 +66,7 @@ enum Command {
     Chat(Box<chat::Args>),
     Completions(completions::Args),
     Convert(convert::Args),
+    Imatrix(Box<imatrix::Args>),
     /// Show what a GGUF file is
     Inspect(inspect::Args),
     Man(man::Args),
@@ -78,6 +80,7 @@ impl Command {
             Self::Chat(args) => chat::run(args, output),
             Self::Completions(args) => completions::run(args, output),
             Self::Convert(args) => convert::run(args, output),
+            Self::Imatrix(args) => imatrix::run(args, output),
             Self::Inspect(args) => {
                 output.answer(&format!("{}\n", inspect::run(args)?))?;
                 Ok(Status::Done)

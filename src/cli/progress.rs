@@ -29,7 +29,7 @@ impl Progress {
             Unit::Bytes => {
                 "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}"
             }
-            Unit::Tokens => "{msg} {wide_bar} {pos}/{len} tokens {eta}",
+            Unit::Tokens => "{msg} {wide_bar} {pos}/{len} tokens {per_sec} {eta}",
         };
         let style = ProgressStyle::with_template(template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())

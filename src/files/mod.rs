@@ -4,12 +4,15 @@
 //! - [`execute`]: the one streaming executor.
 //! - [`source`]: where tensors are read from.
 //! - [`convert`]: a Hugging Face checkpoint → a plan.
+//! - [`imatrix`]: statistics of activations, and their files.
 
 pub mod convert;
 mod error;
 pub mod execute;
+pub mod imatrix;
 pub mod plan;
 pub mod source;
 
 pub use error::Error;
+pub use imatrix::ImportanceMatrix;
 pub use plan::Plan;

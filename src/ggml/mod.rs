@@ -18,6 +18,7 @@ mod nodes;
 mod product_nodes;
 mod products;
 mod quantize;
+mod squares;
 mod store;
 mod sys;
 mod threads;

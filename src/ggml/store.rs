@@ -16,6 +16,8 @@ const OWN_ALIGNMENT: usize = 64;
 #[derive(Clone)]
 pub struct Stored {
     inner: Arc<Inner>,
+    /// What the file it is from calls it; empty for our own.
+    name: Arc<str>,
 }
 
 struct Inner {
@@ -94,7 +96,16 @@ impl Stored {
         let (ctx, mut tensor) = header(ty, ne);
         // SAFETY: the header was just made and nobody else has it yet.
         unsafe { tensor.as_mut() }.data = bytes.cast();
-        Self { inner: Arc::new(Inner { ctx, tensor, data }) }
+        Self { inner: Arc::new(Inner { ctx, tensor, data }), name: "".into() }
+    }
+
+    /// With the name that its file has for it.
+    pub fn named(self, name: &str) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     pub fn ne(&self) -> [usize; 4] {

@@ -29,6 +29,16 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// Tells, before long work, what would keep `create` from starting: as it does with a target,
+    /// and in a folder that takes no files.
+    ///
+    /// # Errors
+    /// As [`Writer::create`].
+    pub fn check(target: &Path, overwrite: bool) -> Result<(), Error> {
+        check_target(target, overwrite).map_err(|fault| fault.of(target))?;
+        temporary(target).map(drop).map_err(|e| Error::new(target, e))
+    }
+
     /// Starts a file with this layout: checks the plan and writes the header.
     ///
     /// # Errors
@@ -37,17 +47,7 @@ impl Writer {
     pub fn create(target: &Path, layout: &Layout, overwrite: bool) -> Result<Self, Error> {
         let mut encoded = layout.encode().map_err(|fault| fault.of(target))?;
         check_target(target, overwrite).map_err(|fault| fault.of(target))?;
-        let folder = match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let temporary = tempfile::Builder::new()
-            .prefix(&format!(".{name}."))
-            .suffix(".part")
-            .permissions(std::fs::Permissions::from_mode(0o666))
-            .tempfile_in(folder)
-            .map_err(|e| Error::new(target, e))?;
+        let temporary = temporary(target).map_err(|e| Error::new(target, e))?;
         let mut file = BufWriter::with_capacity(BUFFER, temporary);
         file.write_all(&std::mem::take(&mut encoded.header)).map_err(|e| Error::new(target, e))?;
         let names = layout.tensors.iter().map(|plan| plan.name.clone()).collect();
@@ -129,6 +129,20 @@ impl Writer {
         sync_folder(&target);
         Ok(())
     }
+}
+
+/// A new file beside the target.
+fn temporary(target: &Path) -> io::Result<NamedTempFile> {
+    let folder = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    tempfile::Builder::new()
+        .prefix(&format!(".{name}."))
+        .suffix(".part")
+        .permissions(std::fs::Permissions::from_mode(0o666))
+        .tempfile_in(folder)
 }
 
 /// Refuses a target that exists (unless it may be overwritten) or that a rename would replace by

@@ -10,7 +10,7 @@
 
 use super::scope::{Activations, Scope};
 use super::weights::{LayerWeights, TextWeights};
-use crate::ggml::Tensor;
+use crate::ggml::{Stored, Tensor};
 
 /// The floor under a projected stream's mean square; hard-wired in the reference.
 const MAGNITUDE_FLOOR: f32 = 1e-5;
@@ -62,7 +62,16 @@ fn rescale<'b>(y: Tensor<'b>, target: Tensor<'b>) -> Tensor<'b> {
 /// `router(x)`: `[E, T] → [A, T]`.
 fn router<'b>(s: &Scope<'b>, w: &LayerWeights, x: Tensor<'b>) -> Tensor<'b> {
     let scaled = s.norm(x, &w.altup_router_norm).scale(1.0 / s.config.embedding as f32);
+    s.observe(&w.altup_router, &Activations::new(scaled));
     scaled.mul_mat(s.weight(&w.altup_router)).tanh()
+}
+
+/// Observes what only the kernels compute: the router's inputs for `x` `[E, T]`, and its outputs,
+/// which are the coefficients' inputs.
+fn observe_router<'b>(s: &Scope<'b>, w: &LayerWeights, coefs: &Stored, x: Tensor<'b>) {
+    if s.observes() {
+        s.observe(coefs, &Activations::new(router(s, w, x)));
+    }
 }
 
 /// The predictions `[E, T, A]` from the streams `[E, T, A]`.
@@ -70,6 +79,7 @@ pub fn predict<'b>(s: &Scope<'b>, w: &LayerWeights, streams: Tensor<'b>) -> Tens
     let [e, t, a, _] = streams.ne();
     let active = streams.slice(2, s.config.active, 1).reshape([e, t, 1, 1]);
     let predictions = if s.fused() {
+        observe_router(s, w, &w.altup_predict_coef, active);
         streams.altup_predict(
             s.weight(&w.altup_router_norm),
             s.weight(&w.altup_router),
@@ -80,6 +90,7 @@ pub fn predict<'b>(s: &Scope<'b>, w: &LayerWeights, streams: Tensor<'b>) -> Tens
     } else {
         let modalities = router(s, w, active);
         s.tap("modalities_predict", modalities);
+        s.observe(&w.altup_predict_coef, &Activations::new(modalities));
         let coefs = modalities.mul_mat(s.weight(&w.altup_predict_coef)).reshape([a, a, t, 1]);
         // Σ_j C[i][j]·S_j as one small product a token: [A, E, T] · [A, A, T] → [E, A, T]
         let by_stream = streams.permute([2, 0, 1, 3]).cont();
@@ -107,6 +118,7 @@ pub fn correct<'b>(
 ) -> Corrected<'b> {
     let [e, t, a, _] = predictions.ne();
     let (streams, scaled) = if s.fused() {
+        observe_router(s, w, &w.altup_correct_coef, activated);
         predictions.altup_correct(
             activated,
             s.weight(&w.altup_router_norm),
@@ -118,6 +130,7 @@ pub fn correct<'b>(
     } else {
         let modalities = router(s, w, activated);
         s.tap("modalities_correct", modalities);
+        s.observe(&w.altup_correct_coef, &Activations::new(modalities));
         let coefs = modalities.mul_mat(s.weight(&w.altup_correct_coef)).scale_bias(1.0, 1.0);
         let active = predictions.slice(2, s.config.active, 1).reshape([e, t, 1, 1]);
         let innovation = activated - active;

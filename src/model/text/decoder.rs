@@ -14,7 +14,7 @@ use super::TextModel;
 use super::cache::{Cache, CacheType};
 use super::graph::{KindInputs, PositionInputs, Shape, TextGraph};
 use super::rope::Frequencies;
-use super::scope::Kernels;
+use super::scope::{Kernels, Reading};
 
 /// How a decoder runs.
 #[derive(Clone, Debug)]
@@ -164,7 +164,7 @@ impl Decoder {
                 Logits::Last if i + 1 == batches => 1,
                 Logits::None | Logits::Last => 0,
             };
-            self.step(batch, rows, false, &mut |graph| {
+            self.step(batch, rows, Reading::Logits, &mut |graph| {
                 if let Some(output) = graph.logits {
                     all.extend_from_slice(graph.graph.read(output));
                 }
@@ -185,7 +185,7 @@ impl Decoder {
         }
         let vocabulary = self.model.config().vocabulary;
         let mut values = Vec::new();
-        self.step(ids, ids.len(), true, &mut |graph| {
+        self.step(ids, ids.len(), Reading::Taps, &mut |graph| {
             let read = |output| graph.graph.read(output).to_vec();
             values.extend(graph.taps.iter().map(|tap| TapValue {
                 name: tap.name.clone(),
@@ -198,6 +198,28 @@ impl Decoder {
             }
         })?;
         Ok(values)
+    }
+
+    /// Takes tokens into the cache, every one through all layers, and hands over the sums of
+    /// squares `Σ x²` of each product's input: weight's name, sums by column, rows summed; for each
+    /// batch, and as often as the weight is used. The products are those of the layers.
+    ///
+    /// # Errors
+    /// See [`StepError`]; batches before the failing one stay in the cache.
+    pub fn observe(
+        &mut self,
+        ids: &[TokenId],
+        sums: &mut dyn FnMut(&str, &[f32], usize),
+    ) -> Result<(), StepError> {
+        self.check(ids)?;
+        for batch in ids.chunks(self.options.batch) {
+            self.step(batch, batch.len(), Reading::Squares, &mut |graph| {
+                for squares in &graph.squares {
+                    sums(&squares.weight, graph.graph.read(squares.output), batch.len());
+                }
+            })?;
+        }
+        Ok(())
     }
 
     /// Writes what is needed to go on at this length, K and V in the order of positions.
@@ -233,7 +255,7 @@ impl Decoder {
         &mut self,
         ids: &[TokenId],
         rows: usize,
-        taps: bool,
+        reads: Reading,
         read: &mut dyn FnMut(&TextGraph),
     ) -> Result<(), StepError> {
         if ids.is_empty() {
@@ -246,7 +268,7 @@ impl Decoder {
             rows,
             full: self.cache.attended(LayerKind::Full, end),
             sliding: self.cache.attended(LayerKind::Sliding, end),
-            taps,
+            reads,
         };
         let mut graph = self.take_graph(shape)?;
         self.fill(&mut graph, ids, start);
@@ -271,7 +293,7 @@ impl Decoder {
     }
 
     fn keep_graph(&mut self, graph: TextGraph) {
-        if graph.shape.taps {
+        if graph.shape.reads == Reading::Taps {
             return;
         }
         if graph.graph.memory() > LARGE {

@@ -53,6 +53,7 @@ fn sparse<'b>(
     let cutoff = gate.topk_cutoff(z);
     let up = s.weight(&w.ffn_up);
     if up.has_product_kernel() {
+        s.observe(&w.ffn_up, n);
         return up.sparse_gated_up(gate, cutoff, n.q8());
     }
     gate.topk_gelu_mul(s.linear(&w.ffn_up, n), cutoff)

@@ -11,7 +11,7 @@ use crate::model::config::{LayerKind, TextConfig};
 use super::attention::{Reach, Rotation};
 use super::cache::Cache;
 use super::layer::{self, Surroundings};
-use super::scope::{Activations, Kernels, Scope, Tap};
+use super::scope::{Activations, Kernels, Reading, Scope, Squares, Tap};
 use super::weights::TextWeights;
 use super::{altup, head, per_layer};
 
@@ -25,8 +25,7 @@ pub struct Shape {
     /// Slots attended to in full and in sliding layers.
     pub full: usize,
     pub sliding: usize,
-    /// Every value readable.
-    pub taps: bool,
+    pub reads: Reading,
 }
 
 impl Shape {
@@ -75,6 +74,7 @@ pub struct TextGraph {
     /// f32 `[V, rows]`
     pub logits: Option<Output>,
     pub taps: Vec<Tap>,
+    pub squares: Vec<Squares>,
 }
 
 #[derive(Clone, Copy)]
@@ -134,7 +134,7 @@ impl TextGraph {
         shape: Shape,
     ) -> Result<Self, RunError> {
         let b = Builder::new(NODES_A_LAYER * (config.layers + 2), threads);
-        let scope = Scope::new(&b, config, kernels, shape.taps);
+        let scope = Scope::new(&b, config, kernels, shape.reads);
         let (c, t) = (config, shape.tokens);
         let whole = shape.whole_layers(c);
         let (e0, embeddings) = b.input(Type::F32, [c.embedding, t, 1, 1]);
@@ -171,11 +171,11 @@ impl TextGraph {
             streams = narrowed;
             inputs
         });
-        let logits = (shape.rows > 0).then(|| {
+        let logits = (shape.rows > 0 && shape.reads != Reading::Squares).then(|| {
             scope.enter(String::new());
             b.output(head::head(&scope, weights, streams))
         });
-        let taps = scope.into_taps();
+        let (taps, squares) = scope.into_readings();
         Ok(Self {
             shape,
             graph: b.finish()?,
@@ -187,6 +187,7 @@ impl TextGraph {
             rest,
             logits,
             taps,
+            squares,
         })
     }
 }

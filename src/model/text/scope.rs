@@ -1,5 +1,6 @@
 //! What each mechanism sees while a graph is written: the builder, the sizes, the choice between
-//! our kernels and their plain twins, and the taps that `verify` reads.
+//! our kernels and their plain twins, and what is read beside logits: the taps of `verify`, the
+//! squares of importance matrices.
 
 use std::cell::{OnceCell, RefCell};
 
@@ -16,12 +17,29 @@ pub enum Kernels {
     Ggml,
 }
 
+/// What is read from a graph after a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reading {
+    Logits,
+    /// Every intermediate value, and the logits.
+    Taps,
+    /// Of the inputs of the layers' products the sums of squares; no logits.
+    Squares,
+}
+
 /// An intermediate value that can be read after a run, under the name the reference values use.
 #[derive(Clone, Debug)]
 pub struct Tap {
     pub name: String,
     /// ggml's order.
     pub ne: [usize; 4],
+    pub output: Output,
+}
+
+/// Sums of squares of a product's input, by column, under the name of its weight.
+#[derive(Clone, Debug)]
+pub struct Squares {
+    pub weight: String,
     pub output: Output,
 }
 
@@ -32,17 +50,19 @@ pub struct Scope<'b> {
     pub kernels: Kernels,
     prefix: RefCell<String>,
     taps: Option<RefCell<Vec<Tap>>>,
+    squares: Option<RefCell<Vec<Squares>>>,
 }
 
-/// A value that several products read, with its 8-bit form made at most once.
+/// A value that several products read; what is made of it is made at most once.
 pub struct Activations<'b> {
     pub f32: Tensor<'b>,
     q8: OnceCell<Quantized<'b>>,
+    squares: OnceCell<Output>,
 }
 
 impl<'b> Activations<'b> {
     pub fn new(f32: Tensor<'b>) -> Self {
-        Self { f32, q8: OnceCell::new() }
+        Self { f32, q8: OnceCell::new(), squares: OnceCell::new() }
     }
 
     /// The rows in 8 bits, for our kernels.
@@ -52,9 +72,10 @@ impl<'b> Activations<'b> {
 }
 
 impl<'b> Scope<'b> {
-    pub fn new(b: &'b Builder, config: &'b TextConfig, kernels: Kernels, taps: bool) -> Self {
-        let taps = taps.then(RefCell::default);
-        Self { b, config, kernels, prefix: RefCell::default(), taps }
+    pub fn new(b: &'b Builder, config: &'b TextConfig, kernels: Kernels, reads: Reading) -> Self {
+        let taps = (reads == Reading::Taps).then(RefCell::default);
+        let squares = (reads == Reading::Squares).then(RefCell::default);
+        Self { b, config, kernels, prefix: RefCell::default(), taps, squares }
     }
 
     /// Do our kernels compute? Taps inside a fused kernel cannot be read, so tests of every tap
@@ -87,8 +108,28 @@ impl<'b> Scope<'b> {
         self.taps.is_some()
     }
 
-    pub fn into_taps(self) -> Vec<Tap> {
-        self.taps.map(RefCell::into_inner).unwrap_or_default()
+    /// Makes the sums of squares of a product's input readable, if this graph has them. What
+    /// doesn't go through [`Scope::linear`] calls this.
+    pub fn observe(&self, weight: &Stored, x: &Activations<'b>) {
+        if let Some(squares) = &self.squares {
+            let output = *x.squares.get_or_init(|| self.b.output(x.f32.column_squares()));
+            let mut squares = squares.borrow_mut();
+            // Parts of one matrix (`attn_qkv`) meet one input, which counts once.
+            if !squares.iter().any(|s| s.output == output && s.weight == weight.name()) {
+                squares.push(Squares { weight: weight.name().to_owned(), output });
+            }
+        }
+    }
+
+    /// Does this graph sum squares? For values that exist only to be observed.
+    pub fn observes(&self) -> bool {
+        self.squares.is_some()
+    }
+
+    /// What can be read beside logits.
+    pub fn into_readings(self) -> (Vec<Tap>, Vec<Squares>) {
+        let taps = self.taps.map(RefCell::into_inner).unwrap_or_default();
+        (taps, self.squares.map(RefCell::into_inner).unwrap_or_default())
     }
 
     /// A weight's values in this graph.
@@ -98,10 +139,11 @@ impl<'b> Scope<'b> {
 
     /// `lin(W, x) = W·x` for each row: `[n, T] → [m, T]`.
     pub fn linear(&self, weight: &Stored, x: &Activations<'b>) -> Tensor<'b> {
+        self.observe(weight, x);
         self.linear_with(self.weight(weight), x)
     }
 
-    /// As [`Scope::linear`], for a slice of a weight.
+    /// As [`Scope::linear`], for a slice of a weight, and unobserved.
     pub fn linear_with(&self, weight: Tensor<'b>, x: &Activations<'b>) -> Tensor<'b> {
         if self.fused() && weight.has_product_kernel() {
             return weight.product_q8(x.q8());

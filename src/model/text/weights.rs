@@ -248,7 +248,8 @@ impl Loader<'_> {
         let mapped = Stored::over(self.gguf, ty, ne, |gguf| &gguf.data(tensor)[range.clone()]);
         // A file whose tensors are not aligned is legal and rare: its weights are copied.
         let copied = || Stored::copied(ty, ne, &self.gguf.data(tensor)[range.clone()]);
-        mapped.or_else(copied).ok_or_else(|| self.no_memory(tensor, range.len()))
+        let stored = mapped.or_else(copied).ok_or_else(|| self.no_memory(tensor, range.len()))?;
+        Ok(stored.named(&tensor.name))
     }
 
     fn no_memory(&self, tensor: &Tensor, bytes: usize) -> OpenError {
@@ -268,7 +269,9 @@ impl Loader<'_> {
         }
         let mut values = vec![0.0; ne.iter().product()];
         ty.to_f32(self.gguf.data(tensor), &mut values);
-        Stored::from_f32(ne, &values).ok_or_else(|| self.no_memory(tensor, values.len() * 4))
+        let stored = Stored::from_f32(ne, &values)
+            .ok_or_else(|| self.no_memory(tensor, values.len() * 4))?;
+        Ok(stored.named(name))
     }
 
     fn table(&self, name: &str, width: usize, rows: usize) -> Result<Table, OpenError> {
