@@ -22,7 +22,7 @@ constexpr int BLOCK = 32, PIECES = BLOCK / WIDTH;
 // Columns and neurons of a tile: 8 vectors of sums, a tile of 128 KiB (AVX-512).
 constexpr int COLUMNS = 8 * WIDTH, NEURONS = 256;
 // Up to this many tokens go one by one.
-constexpr int64_t SINGLE_TOKENS = 2;
+constexpr int64_t SINGLE_TOKENS = 16;
 // From this many tokens on hardly a neuron is used by none.
 constexpr int64_t MANY_TOKENS = 64;
 // Rows that are read side by side.
@@ -46,26 +46,25 @@ struct NeuronProduct {
     Survivors token(int64_t t) const { return Survivors(lists + t * g3n_survivors_len(F), F); }
 };
 
-// Weights as floats, as the caller's `type` has them; `BITS` of one.
+// Weights as floats, described as the blocks of the quantized types are.
 struct Half {
-    static constexpr int64_t LEN = 1, BITS = 16;
+    static constexpr int LEN = 1, BYTES = 2;
     template <class P> static Vec load_at(const uint8_t *p, P part) { return load_f16(reinterpret_cast<const uint16_t *>(p), part); }
 };
 struct Brain {
-    static constexpr int64_t LEN = 1, BITS = 16;
+    static constexpr int LEN = 1, BYTES = 2;
     template <class P> static Vec load_at(const uint8_t *p, P part) { return load_bf16(reinterpret_cast<const uint16_t *>(p), part); }
 };
 struct Single {
-    static constexpr int64_t LEN = 1, BITS = 32;
+    static constexpr int LEN = 1, BYTES = 4;
     template <class P> static Vec load_at(const uint8_t *p, P part) { return load(reinterpret_cast<const float *>(p), part); }
 };
 
 // Columns e .. e + BLOCK of a row, of which n are there; the others are zero.
 template <class T>
 inline void widen_floats(const uint8_t *row, int64_t e, int64_t n, Vec *w) {
-    constexpr int64_t BYTES = T::BITS / 8;
     for (int i = 0; i < PIECES; i++) {
-        const uint8_t *p = row + (e + i * WIDTH) * BYTES;
+        const uint8_t *p = row + (e + i * WIDTH) * T::BYTES;
         const int64_t left = n - i * WIDTH;
         w[i] = left >= WIDTH ? T::load_at(p, Full{}) : left > 0 ? T::load_at(p, Part{static_cast<int>(left)}) : splat(0);
     }
@@ -109,11 +108,6 @@ inline void widen(T, const uint8_t *row, int64_t e, int64_t, Vec *w) {
     }
 }
 
-template <class T> constexpr int64_t bits(T) { return 8 * T::BYTES / T::LEN; }
-constexpr int64_t bits(Half) { return Half::BITS; }
-constexpr int64_t bits(Brain) { return Brain::BITS; }
-constexpr int64_t bits(Single) { return Single::BITS; }
-
 // Adds N rows times their activations to the sums of columns [from, to).
 template <int N, class T>
 inline void add_rows(T type, const uint8_t *const *rows, const float *values, int64_t from, int64_t to, float *sums) {
@@ -134,7 +128,7 @@ inline void add_rows(T type, const uint8_t *const *rows, const float *values, in
 template <class T>
 void one_token(T type, const NeuronProduct &p, int64_t t, int64_t from, int64_t to, float *sums) {
     const Survivors own = p.token(t);
-    const int64_t first = from * bits(type) / 8, last = to * bits(type) / 8;
+    const int64_t first = from * T::BYTES / T::LEN, last = to * T::BYTES / T::LEN;
     memset(sums, 0, static_cast<size_t>(to - from + BLOCK) * sizeof(float));
     const auto row = [&](int64_t i) { return p.w + own.neurons[i] * p.w_stride; };
     int64_t i = 0;
@@ -154,78 +148,91 @@ void one_token(T type, const NeuronProduct &p, int64_t t, int64_t from, int64_t 
     memcpy(p.out + t * p.E + from, sums, static_cast<size_t>(to - from) * sizeof(float));
 }
 
-// Scratch of one thread for many tokens.
-struct Tile {
+// Scratch of one thread for many tokens: widened weights, sums [columns of the thread, T], where each
+// token's list has come to, and which of a panel's neurons some token has.
+struct Panel {
     float *weights, *sums;
-    int32_t *next;
-    uint8_t *used;
-    Tile(void *scratch, int64_t T)
-        : weights(static_cast<float *>(scratch)), sums(weights + NEURONS * COLUMNS),
-          next(reinterpret_cast<int32_t *>(sums + T * COLUMNS)), used(reinterpret_cast<uint8_t *>(next + T)) {}
+    int64_t sums_len;
+    int32_t *next, *used;
+    Panel(void *scratch, int64_t columns, int64_t T)
+        : weights(static_cast<float *>(scratch)), sums(weights + NEURONS * COLUMNS), sums_len(padded(columns)),
+          next(reinterpret_cast<int32_t *>(sums + T * sums_len)), used(next + T) {}
+    static int64_t padded(int64_t columns) { return (columns + COLUMNS - 1) / COLUMNS * COLUMNS; }
 };
 
-// Which of the neurons [f0, f1) some token has.
-void mark_used(const NeuronProduct &p, const Tile &tile, int64_t f0, int64_t f1) {
-    memset(tile.used, p.T >= MANY_TOKENS, NEURONS);
+// Lists which of the neurons [f0, f1) some token has.
+int64_t list_used(const NeuronProduct &p, const Panel &panel, int64_t f0, int64_t f1) {
+    uint8_t used[NEURONS];
+    memset(used, p.T >= MANY_TOKENS, sizeof(used));
     for (int64_t t = 0; t < p.T && p.T < MANY_TOKENS; t++) {
         const int32_t *neurons = p.token(t).neurons;
-        for (int32_t i = tile.next[t]; neurons[i] < f1; i++) tile.used[neurons[i] - f0] = 1;
+        for (int32_t i = panel.next[t]; neurons[i] < f1; i++) used[neurons[i] - f0] = 1;
     }
+    int64_t n = 0;
+    for (int64_t f = f0; f < f1; f++) {
+        panel.used[n] = static_cast<int32_t>(f);
+        n += used[f - f0];
+    }
+    return n;
 }
 
 template <class T>
-void widen_tile(T type, const NeuronProduct &p, const Tile &tile, int64_t f0, int64_t f1, int64_t e0, int64_t columns) {
-    for (int64_t f = f0; f < f1; f++) {
-        if (!tile.used[f - f0]) continue;
-        const uint8_t *row = p.w + f * p.w_stride;
-        float *to = tile.weights + (f - f0) * COLUMNS;
+void widen_tile(T type, const NeuronProduct &p, const Panel &panel, int64_t n, int64_t f0, int64_t e0, int64_t columns) {
+    for (int64_t i = 0; i < n; i++) {
+        const uint8_t *row = p.w + panel.used[i] * p.w_stride;
+        float *to = panel.weights + (panel.used[i] - f0) * COLUMNS;
         for (int64_t e = 0; e < columns; e += BLOCK) {
             Vec w[PIECES];
             widen(type, row, e0 + e, columns - e, w);
-            for (int i = 0; i < PIECES; i++) store(to + e + i * WIDTH, w[i], Full{});
+            for (int v = 0; v < PIECES; v++) store(to + e + v * WIDTH, w[v], Full{});
         }
     }
 }
 
-void add_tile(const NeuronProduct &p, const Tile &tile, int64_t f0, int64_t f1) {
+void add_tile(const NeuronProduct &p, const Panel &panel, int64_t f0, int64_t f1, int64_t column) {
     for (int64_t t = 0; t < p.T; t++) {
         const Survivors own = p.token(t);
-        int32_t i = tile.next[t];
+        int32_t i = panel.next[t];
         if (own.neurons[i] >= f1) continue;
-        float *sums = tile.sums + t * COLUMNS;
+        float *sums = panel.sums + t * panel.sums_len + column;
         Vec sum[8];
 #pragma GCC unroll 8
         for (int v = 0; v < 8; v++) sum[v] = load(sums + v * WIDTH, Full{});
         for (; own.neurons[i] < f1; i++) {
-            const float *w = tile.weights + (own.neurons[i] - f0) * COLUMNS;
+            const float *w = panel.weights + (own.neurons[i] - f0) * COLUMNS;
             const Vec a = splat(own.values[i]);
 #pragma GCC unroll 8
             for (int v = 0; v < 8; v++) sum[v] = fma(load(w + v * WIDTH, Full{}), a, sum[v]);
         }
 #pragma GCC unroll 8
         for (int v = 0; v < 8; v++) store(sums + v * WIDTH, sum[v], Full{});
-        tile.next[t] = i;
+    }
+}
+
+void advance(const NeuronProduct &p, const Panel &panel, int64_t f1) {
+    for (int64_t t = 0; t < p.T; t++) {
+        const int32_t *neurons = p.token(t).neurons;
+        while (neurons[panel.next[t]] < f1) panel.next[t]++;
     }
 }
 
 template <class T>
 void many_tokens(T type, const NeuronProduct &p, int64_t from, int64_t to, void *scratch) {
-    const Tile tile(scratch, p.T);
-    for (int64_t e0 = from; e0 < to; e0 += COLUMNS) {
-        const int64_t columns = least(COLUMNS, to - e0);
-        memset(tile.sums, 0, static_cast<size_t>(p.T * COLUMNS) * sizeof(float));
-        // Columns that are not there are added up too.
-        memset(tile.weights, 0, sizeof(float) * NEURONS * COLUMNS);
-        memset(tile.next, 0, static_cast<size_t>(p.T) * sizeof(int32_t));
-        for (int64_t f0 = 0; f0 < p.F; f0 += NEURONS) {
-            const int64_t f1 = least(f0 + NEURONS, p.F);
-            mark_used(p, tile, f0, f1);
-            widen_tile(type, p, tile, f0, f1, e0, columns);
-            add_tile(p, tile, f0, f1);
+    const Panel panel(scratch, to - from, p.T);
+    memset(panel.sums, 0, static_cast<size_t>(p.T * panel.sums_len) * sizeof(float));
+    // Columns that are not there are added up too.
+    memset(panel.weights, 0, sizeof(float) * NEURONS * COLUMNS);
+    memset(panel.next, 0, static_cast<size_t>(p.T) * sizeof(int32_t));
+    for (int64_t f0 = 0; f0 < p.F; f0 += NEURONS) {
+        const int64_t f1 = least(f0 + NEURONS, p.F), used = list_used(p, panel, f0, f1);
+        for (int64_t e0 = from; e0 < to; e0 += COLUMNS) {
+            widen_tile(type, p, panel, used, f0, e0, least(COLUMNS, to - e0));
+            add_tile(p, panel, f0, f1, e0 - from);
         }
-        for (int64_t t = 0; t < p.T; t++) {
-            memcpy(p.out + t * p.E + e0, tile.sums + t * COLUMNS, static_cast<size_t>(columns) * sizeof(float));
-        }
+        advance(p, panel, f1);
+    }
+    for (int64_t t = 0; t < p.T; t++) {
+        memcpy(p.out + t * p.E + from, panel.sums + t * panel.sums_len, static_cast<size_t>(to - from) * sizeof(float));
     }
 }
 
@@ -266,7 +273,7 @@ extern "C" int g3n_neurons_supports(int type, int64_t E) {
 
 extern "C" int64_t g3n_neurons_scratch_bytes(int64_t E, int64_t T) {
     if (T <= SINGLE_TOKENS) return (E + BLOCK) * 4;
-    return (NEURONS * COLUMNS + T * COLUMNS + T) * 4 + NEURONS;
+    return (NEURONS * COLUMNS + T * Panel::padded(E) + T + NEURONS) * 4;
 }
 
 extern "C" void g3n_neurons_product(int type, const void *w, int64_t w_stride, int64_t E, int64_t F, const int32_t *lists, int64_t T,
