@@ -28,6 +28,8 @@ use preset::Preset;
 use vocabulary::{ALL_PIECES, TEXT_PIECES, Vocabulary};
 
 const CHAT_TEMPLATE: &str = include_str!("../tests/fixtures/tiny/chat_template.jinja");
+/// Layers from the first on in which 95 % of the neurons are cut off.
+const SPARSE_LAYERS: u64 = 10;
 /// Bytes of a tensor made at a time.
 const CHUNK_BYTES: u64 = 4 << 20;
 
@@ -61,6 +63,9 @@ struct Options {
     /// Pieces in the vocabulary: 262400 has the ids of pictures and sound as well.
     #[arg(long, default_value = "262144", value_parser = ["262144", "262400"])]
     vocab: String,
+    /// Neuron-major `ffn_down` in sparse layers (`gemma3n.cli.layout` = 1): llama.cpp does not load it.
+    #[arg(long)]
+    neuron_major: bool,
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -129,7 +134,7 @@ struct Plan {
 fn main() -> Result<()> {
     let options = Options::parse();
     let sizes = Sizes::new(&options)?;
-    let plans = plan(&sizes, &options.preset);
+    let plans = plan(&sizes, &options);
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
     let mut layout = Layout::default();
     set_metadata(&mut layout, &sizes, &options);
@@ -186,7 +191,8 @@ fn write_tensor(
 }
 
 /// All tensors in the order of the file: globals, then layer by layer.
-fn plan(sizes: &Sizes, preset: &Preset) -> Vec<Plan> {
+fn plan(sizes: &Sizes, options: &Options) -> Vec<Plan> {
+    let preset = &options.preset;
     let (e, p, a, l) = (sizes.hidden, sizes.per_layer, sizes.streams, sizes.layers);
     let mut plans = Vec::new();
     let mut add = |layer: u64, name: String, ne: &[u64], fill: Fill| {
@@ -241,6 +247,8 @@ fn plan(sizes: &Sizes, preset: &Preset) -> Vec<Plan> {
     ];
     for i in 0..l {
         for (name, ne, fill) in layer {
+            let turned = options.neuron_major && i < SPARSE_LAYERS && name == "ffn_down";
+            let (name, ne) = if turned { ("ffn_down_t", &[e, f][..]) } else { (name, ne) };
             add(i, format!("blk.{i}.{name}.weight"), ne, fill);
         }
     }
@@ -284,11 +292,15 @@ fn set_metadata(layout: &mut Layout, sizes: &Sizes, options: &Options) {
     }
     let sliding: Vec<bool> = (0..layers).map(|i| i % 5 != 4).collect();
     // 0.95 quantile of the normal distribution; no cut where it is -inf.
-    let sparsity: Vec<f32> =
-        (0..layers).map(|i| if i < 10 { 1.644_853_5 } else { f32::NEG_INFINITY }).collect();
+    let sparsity: Vec<f32> = (0..layers as u64)
+        .map(|i| if i < SPARSE_LAYERS { 1.644_853_5 } else { f32::NEG_INFINITY })
+        .collect();
     layout.set("gemma3n.feed_forward_length", vec![sizes.ffn as i32; layers]);
     layout.set("gemma3n.attention.sliding_window_pattern", sliding);
     layout.set("gemma3n.activation_sparsity_scale", sparsity);
+    if options.neuron_major {
+        layout.set("gemma3n.cli.layout", 1u32);
+    }
 }
 
 fn set_vocabulary(layout: &mut Layout, vocabulary: &Vocabulary) {

@@ -89,6 +89,20 @@ void g3n_sparse_gated_up(int type, const void *w, int64_t w_stride, int64_t k, i
                          const float *gate, const float *cutoff, const void *a, int64_t a_stride,
                          int64_t T, float *out, void *scratch, int ith, int nth);
 
+// ---- Neuron-major `down`: neurons.cpp.
+//
+// out = act wT: w holds F rows of E weights (row f: what neuron f adds), w_stride bytes apart, of a
+// type of the 8-bit products or F16, BF16, F32; act [F, T], out [E, T]. g3n_survivors lists the
+// neurons of each token whose activation is not 0, g3n_survivors_len(F) numbers a token; scratch:
+// g3n_neurons_scratch_bytes(E, T) bytes for each thread, 4-byte aligned.
+int64_t g3n_survivors_len(int64_t F);
+void g3n_survivors(const float *act, int64_t F, int64_t T, int32_t *lists, int ith, int nth);
+int g3n_neurons_supports(int type, int64_t E);
+int64_t g3n_neurons_scratch_bytes(int64_t E, int64_t T);
+void g3n_neurons_product(int type, const void *w, int64_t w_stride, int64_t E, int64_t F,
+                         const int32_t *lists, int64_t T, float *out, void *scratch, int ith,
+                         int nth);
+
 // RMS over each head of x [d, H, T] (w [d] or null), then the rotation by cosines, sines [d/2, T].
 // out may be x.
 void g3n_qk_norm_rope(const float *x, const float *w, float eps, const float *cosines,

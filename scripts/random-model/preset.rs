@@ -65,7 +65,7 @@ impl Preset {
         let more = layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2;
         let value = name.contains("attn_v.");
         let output = name.contains("attn_output.");
-        let down = name.contains("ffn_down.");
+        let down = name.contains("ffn_down");
         match self.name.as_str() {
             "Q5_K_M" | "Q4_K_M" if (value || down) && more => Q6_K,
             "Q4_K_S" if value && layer < 4 || down && layer < eighth => Q5_K,

@@ -10,6 +10,8 @@ use crate::gguf::{Gguf, Value};
 
 /// Standard deviations above the mean that 95 % of a normal distribution stay below, in f32.
 const SPARSITY_95: f32 = 1.644_853_4;
+/// The only layout of our own so far: `ffn_down` of sparse layers with a row a neuron.
+const NEURON_MAJOR: u32 = 1;
 /// Ids from here on belong to pictures and sound; none has a row of per-layer embeddings.
 const FIRST_SOFT_ID: usize = 262_144;
 
@@ -59,6 +61,8 @@ pub struct TextConfig {
     pub ffn: Vec<usize>,
     /// For layers with Gaussian top-k: the cut-off in standard deviations above the mean.
     pub sparsity: Vec<Option<f32>>,
+    /// Is `ffn_down` of the layers with a cut-off neuron-major (`gemma3n.cli.layout` = 1)?
+    pub neuron_major: bool,
     /// LAuReL's inner width, R.
     pub laurel: usize,
     /// Tokens, V.
@@ -221,6 +225,7 @@ impl Reader<'_> {
             .unwrap_or(FIRST_SOFT_ID)
             .min(table);
         let kinds = self.kinds(layers)?;
+        let sparsity = self.sparsity(layers)?;
         Ok(TextConfig {
             context_length: self.required("context_length", 1..=1 << 24)?,
             embedding,
@@ -244,7 +249,8 @@ impl Reader<'_> {
                 None => self.positive("rope.freq_base_local")?.unwrap_or(10_000.0),
             },
             ffn: self.ffn(layers)?,
-            sparsity: self.sparsity(layers)?,
+            neuron_major: self.neuron_major(&sparsity)?,
+            sparsity,
             laurel: self.dimension("blk.0.laurel_l.weight", 1)?,
             vocabulary,
             per_layer_vocabulary,
@@ -292,6 +298,22 @@ impl Reader<'_> {
         match values.iter().find(|&&width| !(1..=1 << 24).contains(&width)) {
             Some(width) => Err(self.bad(key, format!("a width of {width}"))),
             None => Ok(values.into_iter().map(|width| width as usize).collect()),
+        }
+    }
+
+    /// Layouts of our own are refused by number where they are not known (design §8).
+    fn neuron_major(&self, sparsity: &[Option<f32>]) -> Result<bool, OpenError> {
+        let key = "cli.layout";
+        match self.gguf.metadata().u32(&format!("gemma3n.{key}"))? {
+            None => Ok(false),
+            Some(NEURON_MAJOR) if sparsity.iter().all(Option::is_none) => {
+                Err(self.bad(key, "neuron-major ffn_down in sparse layers, but no layer is sparse"))
+            }
+            Some(NEURON_MAJOR) => Ok(true),
+            Some(other) => {
+                let problem = format!("layout {other} is not known here, only {NEURON_MAJOR}");
+                Err(self.bad(key, problem))
+            }
         }
     }
 

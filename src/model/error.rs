@@ -26,6 +26,10 @@ pub enum Fault {
     Key { key: String, problem: String },
     #[error("tensor {0} is missing")]
     MissingTensor(String),
+    #[error("tensor {0} is missing, which gemma3n.cli.layout = 1 (neuron-major) calls for")]
+    MissingNeuronMajor(String),
+    #[error("tensor {name}: {problem}")]
+    Layout { name: String, problem: &'static str },
     #[error("tensor {name}: expected {}, found {}", shape(.expected), shape(.found))]
     Shape { name: String, expected: Vec<u64>, found: Vec<u64> },
     #[error("tensor {name}: type {found} cannot be used as {role}")]

@@ -32,7 +32,12 @@ pub(super) struct Model {
     pub altup_streams: Option<u64>,
     pub softcap: Option<f32>,
     pub vocabulary: Option<u64>,
+    /// A layout of our own (`gemma3n.cli.layout`); absent in files that every program reads.
+    pub layout: Option<u64>,
 }
+
+/// `ffn_down` of sparse layers neuron-major, as `blk.N.ffn_down_t.weight`.
+pub(super) const NEURON_MAJOR: u64 = 1;
 
 /// Reads keys of one architecture; a key of the wrong kind becomes a remark, not an error.
 pub(super) struct Keys<'a> {
@@ -133,6 +138,7 @@ impl Model {
             altup_streams: keys.u64("altup.num_inputs"),
             softcap: keys.f32("final_logit_softcapping"),
             vocabulary,
+            layout: keys.u64("cli.layout"),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! What is unusual in a file and may matter, one sentence each.
 
-use super::model::{GEMMA3N, Keys, Model};
+use super::model::{GEMMA3N, Keys, Model, NEURON_MAJOR};
 use crate::gguf::{Gguf, Tensor, TensorType, Value};
 
 /// Layers with K and V of their own that llama.cpp takes for granted.
@@ -101,6 +101,7 @@ fn text_model(gguf: &Gguf, model: &Model, keys: &Keys<'_>, odd: &mut Vec<String>
         }
     }
     tensor_names(gguf, model, odd);
+    layout(gguf, model, odd);
     if let Some(table) = gguf.tensor("per_layer_token_embd.weight") {
         if table.ne[1] > PER_LAYER_ROWS {
             let padding = table.ne[1] - PER_LAYER_ROWS;
@@ -111,6 +112,23 @@ fn text_model(gguf: &Gguf, model: &Model, keys: &Keys<'_>, odd: &mut Vec<String>
             let ty = table.ty;
             odd.push(format!("per_layer_token_embd is {ty}: few bits there are suspected of harm"));
         }
+    }
+}
+
+/// A layout of our own and the tensors of it, which go together.
+fn layout(gguf: &Gguf, model: &Model, odd: &mut Vec<String>) {
+    let turned = gguf.tensors().iter().filter(|t| t.name.ends_with(".ffn_down_t.weight")).count();
+    match model.layout {
+        Some(NEURON_MAJOR) if turned == 0 => {
+            odd.push(format!(
+                "{GEMMA3N}.cli.layout is {NEURON_MAJOR}, but no ffn_down is neuron-major"
+            ));
+        }
+        None if turned > 0 => odd.push(format!(
+            "{turned} neuron-major tensors, but no {GEMMA3N}.cli.layout: not loadable"
+        )),
+        Some(NEURON_MAJOR) | None => {}
+        Some(other) => odd.push(format!("{GEMMA3N}.cli.layout {other} is not known: not loadable")),
     }
 }
 

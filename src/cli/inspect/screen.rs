@@ -1,7 +1,7 @@
 //! The report for people: one screen, a label and its facts on each line.
 
 use super::facts::{Report, Tokenizer};
-use super::model::{GEMMA3N, Model};
+use super::model::{GEMMA3N, Model, NEURON_MAJOR};
 
 /// Width of the labels.
 const LABEL: usize = 12;
@@ -121,6 +121,13 @@ fn shape(screen: &mut Screen, model: &Model) {
         screen.line("per layer", &line);
     }
     screen.line("context", &format!("{} tokens", number(model.context)));
+    if let Some(layout) = model.layout {
+        let name = match layout {
+            NEURON_MAJOR => "ffn_down of sparse layers neuron-major; loads in gemma3n only",
+            _ => "not known to this version",
+        };
+        screen.line("layout", &format!("{layout}, {name}"));
+    }
 }
 
 fn describe(tokenizer: &Tokenizer) -> String {

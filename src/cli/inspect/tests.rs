@@ -262,6 +262,39 @@ fn what_is_odd_is_said() {
 }
 
 #[test]
+fn a_layout_of_our_own_is_named() {
+    let turned = |layout: &mut Layout| {
+        for tensor in &mut layout.tensors {
+            let sparse = (0..10).any(|layer| tensor.name == format!("blk.{layer}.ffn_down.weight"));
+            if sparse {
+                tensor.name = tensor.name.replace("ffn_down", "ffn_down_t");
+            }
+        }
+    };
+    let mut both = e4b();
+    turned(&mut both);
+    both.set("gemma3n.cli.layout", 1u32);
+    let text = inspect(&both, |_| {}).unwrap();
+    let line = "layout      1, ffn_down of sparse layers neuron-major; loads in gemma3n only";
+    assert!(text.lines().any(|l| l == line), "{text}");
+    assert_eq!(odd(&both), [""; 0]);
+    assert_eq!(json(&both)["model"]["layout"], 1);
+    assert_eq!(json(&e4b())["model"]["layout"], Json::Null);
+
+    let mut silent = e4b();
+    turned(&mut silent);
+    let says = "10 neuron-major tensors, but no gemma3n.cli.layout: not loadable";
+    assert_eq!(odd(&silent), [says]);
+    let mut alone = e4b();
+    alone.set("gemma3n.cli.layout", 1u32);
+    assert_eq!(odd(&alone), ["gemma3n.cli.layout is 1, but no ffn_down is neuron-major"]);
+    alone.set("gemma3n.cli.layout", 7u32);
+    assert_eq!(odd(&alone), ["gemma3n.cli.layout 7 is not known: not loadable"]);
+    let text = inspect(&alone, |_| {}).unwrap();
+    assert!(text.contains("\nlayout      7, not known to this version\n"), "{text}");
+}
+
+#[test]
 fn towers_and_strangers_are_named() {
     let mut layout = Layout::new();
     layout.set("general.architecture", "clip");

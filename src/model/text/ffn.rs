@@ -8,8 +8,8 @@
 
 use super::activation::gelu_mul;
 use super::scope::{Activations, Scope};
-use super::weights::LayerWeights;
-use crate::ggml::Tensor;
+use super::weights::{Down, LayerWeights};
+use crate::ggml::{Stored, Tensor, Type};
 
 /// `n` `[E, T]` → `[E, T]`.
 pub fn ffn<'b>(s: &Scope<'b>, w: &LayerWeights, il: usize, n: &Activations<'b>) -> Tensor<'b> {
@@ -28,7 +28,10 @@ pub fn ffn<'b>(s: &Scope<'b>, w: &LayerWeights, il: usize, n: &Activations<'b>) 
         }
     };
     s.tap("gated_up", gated_up);
-    let out = s.linear(&w.ffn_down, &Activations::new(gated_up));
+    let out = match &w.ffn_down {
+        Down::Outputs(down) => s.linear(down, &Activations::new(gated_up)),
+        Down::Neurons(down) => neuron_major(s, down, gated_up),
+    };
     s.tap("ffn_out", out);
     out
 }
@@ -57,4 +60,15 @@ fn sparse<'b>(
         return up.sparse_gated_up(gate, cutoff, n.q8());
     }
     gate.topk_gelu_mul(s.linear(&w.ffn_up, n), cutoff)
+}
+
+/// `Σ_f gated_up_f · row_f` over the neurons that survive, for weights `[E, F]`. The plain twin
+/// turns them around as f32.
+fn neuron_major<'b>(s: &Scope<'b>, down: &Stored, gated_up: Tensor<'b>) -> Tensor<'b> {
+    let down = s.weight(down);
+    if s.fused() && down.has_neuron_kernel() {
+        return down.neuron_product(gated_up.survivors());
+    }
+    let down = if down.ty() == Type::F32 { down } else { down.cast(Type::F32) };
+    gated_up.mul_mat(down.permute([1, 0, 2, 3]).cont())
 }

@@ -89,6 +89,7 @@ mod tests {
             rope_sliding: 1e4,
             ffn: vec![16; 4],
             sparsity: vec![None; 4],
+            neuron_major: false,
             laurel: 4,
             vocabulary: 32,
             per_layer_vocabulary: 32,

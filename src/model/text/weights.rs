@@ -49,11 +49,19 @@ pub struct LayerWeights {
     pub ffn_norm: Stored,
     pub ffn_gate: Stored,
     pub ffn_up: Stored,
-    pub ffn_down: Stored,
+    pub ffn_down: Down,
     pub post_ffw_norm: Stored,
     pub inp_gate: Stored,
     pub proj: Stored,
     pub post_norm: Stored,
+}
+
+/// `ffn_down` as the file has it.
+pub enum Down {
+    /// `[F, E]`, as every program writes it: a row is what an output takes from the neurons.
+    Outputs(Stored),
+    /// `[E, F]`, `gemma3n.cli.layout` = 1: a row is what a neuron gives to the outputs.
+    Neurons(Stored),
 }
 
 pub struct KvWeights {
@@ -156,14 +164,20 @@ impl TextWeights {
 }
 
 impl TextWeights {
-    /// Bytes that one decoded token reads: every weight once, of `up` in sparse layers the share
-    /// of neurons that survives on normally distributed gates, one row of each table.
+    /// Bytes that one decoded token reads: every weight once, of `up` and of a neuron-major `down`
+    /// in sparse layers the share of neurons that survives on normally distributed gates, one row
+    /// of each table.
     pub fn bytes_per_token(&self, config: &TextConfig) -> usize {
         let layer = |(il, w): (usize, &LayerWeights)| {
             let kv = w.kv.iter().map(|kv| kv.k.len() + kv.v.len()).sum::<usize>();
-            let up = match config.sparsity[il] {
-                Some(z) => (w.ffn_up.len() as f64 * normal_tail(z)) as usize,
-                None => w.ffn_up.len(),
+            let surviving = |w: &Stored| match config.sparsity[il] {
+                Some(z) => (w.len() as f64 * normal_tail(z)) as usize,
+                None => w.len(),
+            };
+            let up = surviving(&w.ffn_up);
+            let down = match &w.ffn_down {
+                Down::Outputs(w) => w.len(),
+                Down::Neurons(w) => surviving(w),
             };
             let whole = [
                 &w.altup_router,
@@ -172,11 +186,10 @@ impl TextWeights {
                 &w.attn_q,
                 &w.attn_output,
                 &w.ffn_gate,
-                &w.ffn_down,
                 &w.inp_gate,
                 &w.proj,
             ];
-            kv + up + whole.map(Stored::len).iter().sum::<usize>()
+            kv + up + down + whole.map(Stored::len).iter().sum::<usize>()
         };
         let globals =
             [&self.per_layer_model_proj, &self.altup_proj, &self.altup_unembd_proj, &self.output];
@@ -307,12 +320,32 @@ impl Loader<'_> {
             ffn_norm: vector("ffn_norm", e)?,
             ffn_gate: matrix("ffn_gate", e, f)?,
             ffn_up: matrix("ffn_up", e, f)?,
-            ffn_down: matrix("ffn_down", f, e)?,
+            ffn_down: self.down(c, il)?,
             post_ffw_norm: vector("post_ffw_norm", e)?,
             inp_gate: matrix("inp_gate", e, p)?,
             proj: matrix("proj", p, e)?,
             post_norm: vector("post_norm", e)?,
         })
+    }
+
+    /// `ffn_down` in the layout that the metadata announce, and in no other.
+    fn down(&self, c: &TextConfig, il: usize) -> Result<Down, OpenError> {
+        let (e, f) = (c.embedding, c.ffn[il]);
+        let turned = format!("blk.{il}.ffn_down_t.weight");
+        let there = self.gguf.tensor(&turned).is_some();
+        match (c.neuron_major, c.sparsity[il].is_some()) {
+            (true, true) if there => Ok(Down::Neurons(self.matrix(&turned, &[e, f])?)),
+            (true, true) => Err(self.fault(Fault::MissingNeuronMajor(turned))),
+            (true, false) if there => {
+                let problem = "neuron-major, but the layer is not sparse";
+                Err(self.fault(Fault::Layout { name: turned, problem }))
+            }
+            (false, _) if there => {
+                let problem = "neuron-major, but gemma3n.cli.layout does not say so";
+                Err(self.fault(Fault::Layout { name: turned, problem }))
+            }
+            _ => Ok(Down::Outputs(self.matrix(&format!("blk.{il}.ffn_down.weight"), &[f, e])?)),
+        }
     }
 
     /// q, k and v: three matrices, or one with all rows below each other. Layers that share read
