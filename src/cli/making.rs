@@ -17,7 +17,7 @@ use super::progress::{Progress, Unit};
 use crate::files::plan::{Plan, PlannedTensor};
 use crate::files::source::Source;
 use crate::files::{Error, execute};
-use crate::gguf::{Fault, Finished, Layout, check_target, parts, same_file};
+use crate::gguf::{Fault, Finished, Layout, Writer, parts, same_file};
 
 /// Flags of every command that makes files.
 #[derive(clap::Args, Clone, Debug)]
@@ -99,7 +99,7 @@ impl MakingOptions {
                 if making.source.files().iter().any(|file| same_file(file, target)) {
                     return Err(Error::OverInput { path: target.clone() }.into());
                 }
-                check_target(target, self.force).or_else(|error| hinted(error.into()))?;
+                Writer::check(target, self.force).or_else(|error| hinted(error.into()))?;
             }
         }
         Ok(())
@@ -164,7 +164,7 @@ impl MakingOptions {
 /// The error, with what helps against it.
 fn hinted<T>(error: Error) -> anyhow::Result<T> {
     match error {
-        Error::BeyondF16 { .. } => Err(error).hint(|| "--type bf16 holds it".to_owned()),
+        Error::BeyondF16 { .. } => Err(error).hint(|| "the type BF16 holds it".to_owned()),
         Error::Gguf(error) if matches!(*error.fault, Fault::Exists) => Err(error).hint(overwrites),
         error => Err(error.into()),
     }

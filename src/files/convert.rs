@@ -134,7 +134,9 @@ fn left_out(checkpoint: &Checkpoint, mut text: Text) -> Result<Vec<LeftOut>, Err
         let path = checkpoint.weights.path(checkpoint.weights.find(name)?).to_owned();
         let others = text.tensors.len() - 1;
         let tensor = (*name).to_owned();
-        return Err(checkpoint::Error::UnknownTensor { path, tensor, model: "text model", others }.into());
+        return Err(
+            checkpoint::Error::UnknownTensor { path, tensor, model: "text model", others }.into()
+        );
     }
     for (name, _) in checkpoint.weights.iter() {
         match names::owner(name) {

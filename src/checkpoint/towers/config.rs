@@ -195,9 +195,7 @@ impl AudioConfig {
         Ok(Self {
             tower: tower(&audio, text)?,
             vocab_offset: audio.count("vocab_offset", 1, u32::MAX)?.unwrap_or(262_272),
-            soft_tokens: root
-                .count("audio_soft_tokens_per_image", 1, MAX_WIDTH)?
-                .unwrap_or(188),
+            soft_tokens: root.count("audio_soft_tokens_per_image", 1, MAX_WIDTH)?.unwrap_or(188),
             pad_id: text.vocab_size - 1,
             chunk_size: span("conf_attention_chunk_size", 1, 12)?,
             context_left: span("conf_attention_context_left", 1, 13)?,

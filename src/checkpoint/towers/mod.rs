@@ -55,6 +55,15 @@ impl Expected {
         let trimmed = |ne: &[u64]| ne.iter().rposition(|&n| n != 1).map_or(0, |last| last + 1);
         self.ne[..trimmed(&self.ne)] == ne[..trimmed(ne)]
     }
+
+    /// The shape as an error shows it: in one dimension where that is how the vector was found.
+    fn shown_for(&self, found: &[u64]) -> Ne {
+        let vector = self.ne.iter().filter(|&&n| n != 1).count() <= 1;
+        if vector && found.len() == 1 {
+            return Ne(vec![self.ne.iter().copied().max().unwrap_or(1)]);
+        }
+        Ne(self.ne.clone())
+    }
 }
 
 /// What ties a tower of this width to a text model of width `text`, by one prefix of names.
@@ -138,7 +147,7 @@ pub fn check(expected: &[Expected], found: &Tensors) -> Result<(), Fault> {
             Some(ne) => {
                 return Err(Fault::Shape {
                     name: tensor.name.clone(),
-                    expected: Ne(tensor.ne.clone()),
+                    expected: tensor.shown_for(ne),
                     found: Ne(ne.clone()),
                 });
             }

@@ -85,12 +85,8 @@ impl<'a> Found<'a> {
             let tensor = name.to_owned();
             let Some(gguf) = names::gguf_name(name) else {
                 let model = shown(modality);
-                let error = checkpoint::Error::UnknownTensor {
-                    path: path(),
-                    tensor,
-                    model,
-                    others: 0,
-                };
+                let error =
+                    checkpoint::Error::UnknownTensor { path: path(), tensor, model, others: 0 };
                 return Err(error.into());
             };
             if let Some(other) = found.insert(gguf, name) {
