@@ -51,24 +51,10 @@ impl Making<'_> {
 }
 
 impl MakingOptions {
-    /// Shows or writes what was planned.
+    /// Shows or writes what was planned: all of the files, or none.
     ///
     /// # Errors
-    /// The plan doesn't hold together, or the file can't be written.
-    pub fn make(
-        &self,
-        plan: &Plan,
-        source: &dyn Source,
-        target: &Path,
-        output: &Output,
-    ) -> anyhow::Result<Status> {
-        self.make_all(&[Making { plan, source, target, split: None }], output)
-    }
-
-    /// Shows or writes several files: all of them, or none.
-    ///
-    /// # Errors
-    /// As [`Self::make`]; two of the files have one name.
+    /// A plan doesn't hold together, a file can't be written, or two of them have one name.
     pub fn make_all(&self, makings: &[Making], output: &Output) -> anyhow::Result<Status> {
         let parts: Vec<_> = makings.iter().map(Making::parts).collect::<anyhow::Result<_>>()?;
         for notice in makings.iter().flat_map(|making| &making.plan.notices) {
