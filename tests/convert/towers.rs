@@ -62,7 +62,9 @@ fn expected_type(name: &str, shape: &[usize], ty: TensorType) -> TensorType {
         || name.contains(".conv_dw.");
     match (f32, ty) {
         (true, _) => TensorType::F32,
-        (false, TensorType::Q8_0) if shape.len() > 2 || shape[1] % 32 != 0 => TensorType::F16,
+        (false, TensorType::Q8_0) if shape.len() > 2 || !shape[1].is_multiple_of(32) => {
+            TensorType::F16
+        }
         _ => ty,
     }
 }

@@ -85,6 +85,9 @@ fn soft_tokens(root: &Section) -> Result<u32, Error> {
     Ok(soft_tokens)
 }
 
+/// Mean and standard deviation by channel.
+type Normalization = ([f32; 3], [f32; 3]);
+
 /// The file that says how pictures are prepared.
 struct Processor {
     document: Document,
@@ -132,8 +135,8 @@ impl Processor {
         Ok(height)
     }
 
-    /// Mean and standard deviation where pixels are normalized.
-    fn normalization(&self) -> Result<Option<([f32; 3], [f32; 3])>, Error> {
+    /// What pixels are normalized by, where they are.
+    fn normalization(&self) -> Result<Option<Normalization>, Error> {
         let Some(section) = self.section()? else { return Ok(None) };
         if section.bool("do_normalize")? != Some(true) {
             return Ok(None);
