@@ -350,5 +350,11 @@ fn tokenizer_model_alone_is_enough() {
 #[path = "convert/variants.rs"]
 mod variants;
 
+#[path = "convert/tower_names.rs"]
+mod tower_names;
+
+#[path = "convert/towers.rs"]
+mod towers;
+
 #[path = "convert/faults.rs"]
 mod faults;

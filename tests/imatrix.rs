@@ -483,7 +483,7 @@ fn what_cannot_be_done_is_said_before_the_work() {
     let over = said(&[&["-f", "text.txt", "-o", "text.txt", "--force"], &small[..]].concat(), 1);
     assert_eq!(over, "error: text.txt: is what is read (text.txt)\n");
     let nowhere = said(&[&["-f", "text.txt", "-o", "no/out.gguf"], &small[..]].concat(), 1);
-    assert_eq!(nowhere, "error: no/out.gguf: No such file or directory\n");
+    assert_eq!(nowhere, "error: no/out.gguf: cannot be written: the folder no is not there\n");
     let context = said(&["-f", "text.txt", "-o", "out.gguf", "-c", "64"], 2);
     assert!(context.contains("--chunk-size sets it"), "{context}");
     let tiny = said(&["-f", "text.txt", "-o", "out.gguf", "--chunk-size", "8"], 2);

@@ -11,9 +11,9 @@ use super::error::Error;
 use super::json::{CONFIG_LIMIT, Document, Section, count, shown};
 
 /// More than any Gemma 3n; small enough that products of two of them fit `u64` many times over.
-const MAX_WIDTH: u32 = 1 << 24;
+pub(super) const MAX_WIDTH: u32 = 1 << 24;
 /// llama.cpp's own bound.
-const MAX_LAYERS: u32 = 512;
+pub(super) const MAX_LAYERS: u32 = 512;
 
 /// Widths of the feed-forward blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -284,7 +284,7 @@ fn refuse_scaling(section: &Section, expected: &str) -> Result<(), Error> {
 }
 
 /// A finite number above 0 that stays so as `f32`.
-fn positive(section: &Section, key: &str) -> Result<Option<f32>, Error> {
+pub(super) fn positive(section: &Section, key: &str) -> Result<Option<f32>, Error> {
     let Some(value) = section.f64(key)? else { return Ok(None) };
     let narrowed = value as f32;
     if narrowed.is_finite() && narrowed > 0.0 {

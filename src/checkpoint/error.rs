@@ -70,11 +70,14 @@ pub enum Error {
     ElementType { path: PathBuf, tensor: String, found: String },
 
     #[error(
-        "{}: tensor {tensor}: no part of Gemma 3n's text model{}",
+        "{}: tensor {tensor}: no part of Gemma 3n's {model}{}",
         path.display(),
         match others { 0 => String::new(), n => format!(" ({n} more are none)") }
     )]
-    UnknownTensor { path: PathBuf, tensor: String, others: usize },
+    UnknownTensor { path: PathBuf, tensor: String, model: &'static str, others: usize },
+
+    #[error("{}: tensor {tensor}: its size {size} is no multiple of {of}", path.display())]
+    Multiple { path: PathBuf, tensor: String, size: u64, of: u64 },
 
     #[error("{}: tensor {tensor}: the same weight as {other}", path.display())]
     SameTensor { path: PathBuf, tensor: String, other: String },

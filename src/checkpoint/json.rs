@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
@@ -75,7 +76,14 @@ pub struct Section<'a> {
     map: &'a Map<String, Value>,
 }
 
+static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+
 impl<'a> Section<'a> {
+    /// An inner object that isn't there: every key of it is absent.
+    pub fn empty(&self, key: &str) -> Self {
+        Self { path: self.path, prefix: format!("{}{key}.", self.prefix), map: &EMPTY }
+    }
+
     pub fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }

@@ -3,6 +3,7 @@
 //! - [`config`]: `config.json` → the text model's sizes and switches.
 //! - [`weights`]: `*.safetensors`, single or in shards, read in pieces.
 //! - [`names`]: the text model's tensors: names there, names in GGUF, shapes.
+//! - [`towers`]: the same for pictures and sound, and the check of their tensors.
 //! - [`tokenizer`]: `tokenizer.json`, `tokenizer.model`, `tokenizer_config.json`, chat templates.
 //! - [`generation`]: `generation_config.json` → sampling defaults.
 //!
@@ -19,6 +20,7 @@ pub mod names;
 mod sentencepiece;
 mod template;
 pub mod tokenizer;
+pub mod towers;
 pub mod weights;
 
 pub use config::TextConfig;
@@ -26,6 +28,7 @@ pub use error::Error;
 pub use generation::Generation;
 pub use template::Template;
 pub use tokenizer::Tokenizer;
+pub use towers::{AudioConfig, VisionConfig};
 pub use weights::{Float, Stored, Weights};
 
 /// A checkpoint directory, read but for the weights themselves.
@@ -61,6 +64,40 @@ impl Checkpoint {
             generation,
             license: card_license(dir)?,
         })
+    }
+
+    /// The files that were read, but for those with weights.
+    pub fn small_files(&self) -> impl Iterator<Item = PathBuf> {
+        const NAMES: [&str; 11] = [
+            "config.json",
+            "generation_config.json",
+            "model.safetensors.index.json",
+            "tokenizer.json",
+            "tokenizer.model",
+            "tokenizer_config.json",
+            "chat_template.jinja",
+            "chat_template.json",
+            "preprocessor_config.json",
+            "processor_config.json",
+            "README.md",
+        ];
+        NAMES.iter().map(|name| self.dir.join(name))
+    }
+
+    /// What `config.json` says of the picture tower.
+    ///
+    /// # Errors
+    /// A mistyped or impossible value, by key.
+    pub fn vision(&self) -> Result<VisionConfig, Error> {
+        VisionConfig::read(&self.dir)
+    }
+
+    /// What `config.json` says of the sound tower.
+    ///
+    /// # Errors
+    /// A mistyped or impossible value, by key.
+    pub fn audio(&self) -> Result<AudioConfig, Error> {
+        AudioConfig::read(&self.dir, &self.config)
     }
 
     /// The directory's own name, which is how people call the model.

@@ -6,6 +6,7 @@
 
 use super::config::TextConfig;
 use super::error::Error;
+use super::towers;
 use super::weights::Weights;
 
 /// A tensor of the GGUF file and the tensors of the checkpoint that it is made of.
@@ -175,12 +176,10 @@ pub enum Owner<'a> {
 /// Prefixes of the text model, by class and version, longest first.
 const TEXT_PREFIXES: [&str; 5] =
     ["model.language_model.", "language_model.model.", "language_model.", "model.", ""];
-const TOWERS: [&str; 4] = ["vision_tower.", "audio_tower.", "embed_vision.", "embed_audio."];
 
 /// Whose a tensor is, by its name.
 pub fn owner(name: &str) -> Owner<'_> {
-    let inner = name.strip_prefix("model.").unwrap_or(name);
-    if TOWERS.iter().any(|tower| inner.starts_with(tower)) {
+    if towers::names::modality(name).is_some() {
         return Owner::Tower;
     }
     if name.ends_with(".inv_freq") || name.ends_with("_inv_freq") {

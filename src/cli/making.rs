@@ -1,8 +1,9 @@
 //! What the commands that make files share: a plan is shown, or carried out under a bar.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use anyhow::anyhow;
@@ -16,7 +17,7 @@ use super::progress::{Progress, Unit};
 use crate::files::plan::{Plan, PlannedTensor};
 use crate::files::source::Source;
 use crate::files::{Error, execute};
-use crate::gguf::Fault;
+use crate::gguf::{Fault, Finished, Layout, Writer, parts, same_file};
 
 /// Flags of every command that makes files.
 #[derive(clap::Args, Clone, Debug)]
@@ -33,46 +34,95 @@ pub struct MakingOptions {
     pub threads: Option<usize>,
 }
 
+/// A file to make.
+pub struct Making<'a> {
+    pub plan: &'a Plan,
+    pub source: &'a dyn Source,
+    pub target: &'a Path,
+    /// Most bytes of tensors in a part, where the file may be split.
+    pub split: Option<u64>,
+}
+
+impl Making<'_> {
+    /// The paths that are written, and what goes there.
+    fn parts(&self) -> anyhow::Result<Vec<(PathBuf, Layout)>> {
+        Ok(parts::split(self.target, &self.plan.layout()?, self.split)?)
+    }
+}
+
 impl MakingOptions {
-    /// Shows or writes what was planned.
+    /// Shows or writes what was planned: all of the files, or none.
     ///
     /// # Errors
-    /// The plan doesn't hold together, or the file can't be written.
-    pub fn make(
-        &self,
-        plan: &Plan,
-        source: &dyn Source,
-        target: &Path,
-        output: &Output,
-    ) -> anyhow::Result<Status> {
-        for notice in &plan.notices {
+    /// A plan doesn't hold together, a file can't be written, or two of them have one name.
+    pub fn make_all(&self, makings: &[Making], output: &Output) -> anyhow::Result<Status> {
+        let parts: Vec<_> = makings.iter().map(Making::parts).collect::<anyhow::Result<_>>()?;
+        for notice in makings.iter().flat_map(|making| &making.plan.notices) {
             output.notice(notice);
         }
         if self.dry_run {
-            show(plan, output)?;
+            for (making, parts) in makings.iter().zip(&parts) {
+                show(making, parts, makings.len() > 1, output)?;
+            }
             return Ok(Status::Done);
         }
         // Told before a bar begins, not after; the writer checks once more.
-        if !self.force && target.is_file() {
-            return Err(anyhow!("{}: exists already", target.display())).hint(overwrites);
+        self.check_targets(makings, &parts)?;
+        self.write_all(makings, parts, output)
+    }
+
+    fn check_targets(
+        &self,
+        makings: &[Making],
+        parts: &[Vec<(PathBuf, Layout)>],
+    ) -> anyhow::Result<()> {
+        let mut targets = HashSet::new();
+        for (making, parts) in makings.iter().zip(parts) {
+            for (target, _) in parts {
+                if !targets.insert(target) {
+                    return Err(anyhow!("{}: two files would have this name", target.display()));
+                }
+                if making.source.files().iter().any(|file| same_file(file, target)) {
+                    return Err(Error::OverInput { path: target.clone() }.into());
+                }
+                Writer::check(target, self.force).or_else(|error| hinted(error.into()))?;
+            }
         }
-        self.write(plan, source, target, output)
+        Ok(())
+    }
+
+    fn write_all(
+        &self,
+        makings: &[Making],
+        parts: Vec<Vec<(PathBuf, Layout)>>,
+        output: &Output,
+    ) -> anyhow::Result<Status> {
+        // From here on temporary files stand beside the targets, which Ctrl-C must not leave.
+        let interrupt = Interrupt::install()?;
+        interrupt.catch();
+        let mut finished = Vec::new();
+        for (making, parts) in makings.iter().zip(parts) {
+            match self.write(making, parts, &interrupt, output) {
+                Ok(files) => finished.extend(files),
+                Err(Error::Interrupted) => return Ok(Status::Interrupted),
+                Err(error) => return hinted(error),
+            }
+        }
+        parts::publish(finished).or_else(|error| hinted(error.into()))?;
+        Ok(Status::Done)
     }
 
     fn write(
         &self,
-        plan: &Plan,
-        source: &dyn Source,
-        target: &Path,
+        making: &Making,
+        parts: Vec<(PathBuf, Layout)>,
+        interrupt: &Interrupt,
         output: &Output,
-    ) -> anyhow::Result<Status> {
-        let total = plan.layout()?.encode().map_or(0, |encoded| encoded.len);
-        // From here on a temporary file stands beside the target, which Ctrl-C must not leave.
-        let interrupt = Interrupt::install()?;
-        interrupt.catch();
+    ) -> Result<Vec<Finished>, Error> {
+        let encoded = parts.iter().map(|(_, layout)| layout.encode().map_or(0, |it| it.len));
         let asked = interrupt.flag();
-        let what = format!("Writing {}", target.display());
-        let bar = Progress::bar(output, &what, Unit::Bytes, total);
+        let what = format!("Writing {}", making.target.display());
+        let bar = Progress::bar(output, &what, Unit::Bytes, encoded.sum());
         let mut advance = |done: u64, _total: u64| {
             bar.set(done);
             if asked.load(Ordering::Relaxed) {
@@ -85,22 +135,24 @@ impl MakingOptions {
         if let Some(threads) = self.threads.filter(|&threads| threads > 0) {
             pool = pool.num_threads(at_most_processors(threads));
         }
-        let execute = || execute::execute(plan, source, target, self.force, &mut advance);
-        let written = pool.build()?.install(execute);
-        match written {
-            Ok(()) => {
-                bar.finish(output);
-                Ok(Status::Done)
-            }
-            Err(Error::Interrupted) => Ok(Status::Interrupted),
-            Err(error @ Error::BeyondF16 { .. }) => {
-                Err(error).hint(|| "--type bf16 holds it".to_owned())
-            }
-            Err(Error::Gguf(error)) if matches!(*error.fault, Fault::Exists) => {
-                Err(error).hint(overwrites)
-            }
-            Err(error) => Err(error.into()),
-        }
+        let Making { plan, source, .. } = *making;
+        let write = || execute::write(plan, source, parts, self.force, &mut advance);
+        let written = match pool.build() {
+            Ok(pool) => pool.install(write),
+            // The threads of the whole program serve as well.
+            Err(_) => write(),
+        }?;
+        bar.finish(output);
+        Ok(written)
+    }
+}
+
+/// The error, with what helps against it.
+fn hinted<T>(error: Error) -> anyhow::Result<T> {
+    match error {
+        Error::BeyondF16 { .. } => Err(error).hint(|| "the type BF16 holds it".to_owned()),
+        Error::Gguf(error) if matches!(*error.fault, Fault::Exists) => Err(error).hint(overwrites),
+        error => Err(error.into()),
     }
 }
 
@@ -109,10 +161,18 @@ fn overwrites() -> String {
 }
 
 /// The plan as a table on stdout: what is written, from what, how large.
-fn show(plan: &Plan, output: &Output) -> anyhow::Result<()> {
-    let encoded = plan.layout()?.encode().map_err(anyhow::Error::msg)?;
+fn show(
+    making: &Making,
+    parts: &[(PathBuf, Layout)],
+    named: bool,
+    output: &Output,
+) -> anyhow::Result<()> {
+    let plan = making.plan;
     let mut stdout = output.stdout();
-    for (tensor, size) in plan.tensors.iter().zip(&encoded.sizes) {
+    if named {
+        writeln!(stdout, "{}:", making.target.display())?;
+    }
+    for tensor in &plan.tensors {
         let PlannedTensor { target, .. } = tensor;
         let sizes: Vec<_> =
             target.ne[..target.n_dims as usize].iter().map(u64::to_string).collect();
@@ -122,19 +182,28 @@ fn show(plan: &Plan, output: &Output) -> anyhow::Result<()> {
             target.name,
             target.ty,
             sizes.join(" × "),
-            BinaryBytes(*size).to_string(),
+            BinaryBytes(target.nbytes().map_err(anyhow::Error::msg)?).to_string(),
             tensor.transformation()
         )?;
     }
     for left in &plan.left_out {
         writeln!(stdout, "left out: {} ({})", left.name, left.reason)?;
     }
+    let mut total = 0;
+    for (path, layout) in parts {
+        let len = layout.encode().map_err(anyhow::Error::msg)?.len;
+        total += len;
+        if parts.len() > 1 {
+            let tensors = layout.tensors.len();
+            writeln!(stdout, "{}: {tensors} tensors, {}", path.display(), BinaryBytes(len))?;
+        }
+    }
     writeln!(
         stdout,
         "{} tensors, {} keys, {}; {} tensors left out",
         plan.tensors.len(),
         plan.metadata.len(),
-        BinaryBytes(encoded.len),
+        BinaryBytes(total),
         plan.left_out.len()
     )?;
     stdout.flush()?;

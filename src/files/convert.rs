@@ -1,4 +1,5 @@
-//! A Hugging Face checkpoint → a plan for the GGUF file of its text model.
+//! A Hugging Face checkpoint → plans for the GGUF file of its text model and, in [`towers`], for
+//! that of its towers.
 //!
 //! Types: one-dimensional tensors and AltUp's coefficient matrices are F32, all others what was
 //! asked for. Rows of the per-layer table up to the vocabulary's size are zeros, and so are K and V
@@ -6,6 +7,7 @@
 
 mod metadata;
 mod sparsity;
+pub mod towers;
 
 use std::collections::BTreeMap;
 
@@ -30,7 +32,7 @@ pub fn plan(checkpoint: &Checkpoint, ty: Option<Float>) -> Result<Plan, Error> {
         expected.iter().map(|tensor| text.planned(tensor, ty)).collect::<Result<_, _>>()?;
     let left_out = left_out(checkpoint, text)?;
     let metadata = metadata::metadata(checkpoint, ty, &tensors);
-    let notices = notices(checkpoint, &left_out);
+    let notices = notices(checkpoint);
     Ok(Plan { metadata, tensors, left_out, notices })
 }
 
@@ -132,27 +134,22 @@ fn left_out(checkpoint: &Checkpoint, mut text: Text) -> Result<Vec<LeftOut>, Err
         let path = checkpoint.weights.path(checkpoint.weights.find(name)?).to_owned();
         let others = text.tensors.len() - 1;
         let tensor = (*name).to_owned();
-        return Err(checkpoint::Error::UnknownTensor { path, tensor, others }.into());
+        return Err(
+            checkpoint::Error::UnknownTensor { path, tensor, model: "text model", others }.into()
+        );
     }
     for (name, _) in checkpoint.weights.iter() {
         match names::owner(name) {
             Owner::Text(_) => {}
-            Owner::Tower => leave(name, "towers are not converted yet"),
+            Owner::Tower => leave(name, towers::LEFT_OUT),
             Owner::Derived => leave(name, "computed from the configuration"),
         }
     }
     Ok(left_out)
 }
 
-fn notices(checkpoint: &Checkpoint, left_out: &[LeftOut]) -> Vec<String> {
+fn notices(checkpoint: &Checkpoint) -> Vec<String> {
     let mut notices = Vec::new();
-    let of_towers = |left: &&LeftOut| names::owner(&left.name) == Owner::Tower;
-    let towers = left_out.iter().filter(of_towers).count();
-    if towers > 0 {
-        notices.push(format!(
-            "towers are not converted yet: {towers} tensors for pictures and sound are left out"
-        ));
-    }
     let tokenizer = &checkpoint.tokenizer;
     if tokenizer.beyond_vocab > 0 {
         notices.push(format!(

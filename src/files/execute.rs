@@ -6,13 +6,14 @@
 //! finite any more in F16, are errors, not infinities in the file.
 
 use std::ops::{ControlFlow, Range};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::ggml::{self, Type};
-use crate::gguf::{TensorType, Writer, same_file};
+use crate::gguf::parts::{Parts, publish};
+use crate::gguf::{Finished, Layout, TensorType, same_file};
 
 use super::error::Error;
 use super::plan::{Part, Plan, PlannedTensor, Segment, Stored};
@@ -47,25 +48,41 @@ pub fn execute(
     overwrite: bool,
     progress: &mut dyn Progress,
 ) -> Result<(), Error> {
-    if source.files().iter().any(|file| same_file(file, target)) {
-        return Err(Error::OverInput { path: target.to_owned() });
+    let parts = vec![(target.to_owned(), plan.layout()?)];
+    Ok(publish(write(plan, source, parts, overwrite, progress)?)?)
+}
+
+/// Writes the planned file in the parts that [`crate::gguf::parts::split`] has made of its layout.
+/// They get their names when they are published.
+///
+/// # Errors
+/// As [`execute`].
+pub fn write(
+    plan: &Plan,
+    source: &dyn Source,
+    parts: Vec<(PathBuf, Layout)>,
+    overwrite: bool,
+    progress: &mut dyn Progress,
+) -> Result<Vec<Finished>, Error> {
+    for (target, _) in &parts {
+        if source.files().iter().any(|file| same_file(file, target)) {
+            return Err(Error::OverInput { path: target.clone() });
+        }
     }
-    let layout = plan.layout()?;
-    let writer = Writer::create(target, &layout, overwrite)?;
+    let writer = Parts::create(parts, overwrite)?;
     let total = writer.file_len();
     let files = Files::default();
     let mut job = Job { source, files, writer, progress, done: 0, total, chunk: Chunk::default() };
     for tensor in &plan.tensors {
         job.write_tensor(tensor)?;
     }
-    job.writer.finish()?;
-    Ok(())
+    Ok(job.writer.complete()?)
 }
 
 struct Job<'a> {
     source: &'a dyn Source,
     files: Files,
-    writer: Writer,
+    writer: Parts,
     progress: &'a mut dyn Progress,
     done: u64,
     total: u64,

@@ -90,6 +90,8 @@ pub enum Fault {
     Lock { bytes: u64, source: io::Error },
     #[error("exists already")]
     Exists,
+    #[error("cannot be written: the folder {} is not there", folder.display())]
+    NoFolder { folder: PathBuf },
     #[error("tensor {name}: {problem}")]
     Write { name: String, problem: String },
 }

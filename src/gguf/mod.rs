@@ -7,7 +7,7 @@
 //! - `parse`, `cursor`: the header and its checks. `split`: files in parts.
 //! - `reader`: [`Gguf`], [`Tensor`]. `metadata`: [`Metadata`], [`Value`], [`Array`].
 //! - `source`, `mapping`: where the bytes are; faults under a mapping.
-//! - `layout`, `writer`: a header from a plan; a file, whole or not at all.
+//! - `layout`, `writer`: a header from a plan; a file, whole or not at all. [`parts`]: several.
 //! - `fingerprint`: a quick identity.
 
 mod cursor;
@@ -17,6 +17,7 @@ mod layout;
 mod mapping;
 mod metadata;
 mod parse;
+pub mod parts;
 mod reader;
 mod source;
 mod split;
@@ -28,4 +29,4 @@ pub use layout::{Encoded, Layout, OwnedArray, OwnedValue, TensorPlan};
 pub use metadata::{Array, Metadata, Value, ValueType};
 pub use reader::{Gguf, Tensor};
 pub use types::TensorType;
-pub use writer::{Writer, same_file};
+pub use writer::{Finished, Writer, same_file};

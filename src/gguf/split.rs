@@ -67,11 +67,12 @@ impl Split {
 }
 
 /// The pieces of `DIR/PREFIX-%05d-of-%05d.gguf`.
-struct PartName<'a> {
-    parent: &'a Path,
-    prefix: &'a str,
-    no: u64,
-    count: u64,
+pub(super) struct PartName<'a> {
+    pub parent: &'a Path,
+    pub prefix: &'a str,
+    /// From 0.
+    pub no: u64,
+    pub count: u64,
 }
 
 impl<'a> PartName<'a> {
@@ -85,7 +86,8 @@ impl<'a> PartName<'a> {
         Some(Self { parent, prefix, no: no.checked_sub(1)?, count: number(count)? })
     }
 
-    fn path(&self, no: u64) -> PathBuf {
+    /// The path of a part, from 0.
+    pub fn path(&self, no: u64) -> PathBuf {
         self.parent.join(format!("{}-{:05}-of-{:05}.gguf", self.prefix, no + 1, self.count))
     }
 }

@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use super::error::{Error, Fault};
 use super::layout::{Encoded, Layout};
@@ -35,7 +35,7 @@ impl Writer {
     /// # Errors
     /// As [`Writer::create`].
     pub fn check(target: &Path, overwrite: bool) -> Result<(), Error> {
-        check_target(target, overwrite).map_err(|fault| fault.of(target))?;
+        check_target(target, overwrite)?;
         temporary(target).map(drop).map_err(|e| Error::new(target, e))
     }
 
@@ -46,7 +46,7 @@ impl Writer {
     /// no regular file; its folder cannot be written.
     pub fn create(target: &Path, layout: &Layout, overwrite: bool) -> Result<Self, Error> {
         let mut encoded = layout.encode().map_err(|fault| fault.of(target))?;
-        check_target(target, overwrite).map_err(|fault| fault.of(target))?;
+        check_target(target, overwrite)?;
         let temporary = temporary(target).map_err(|e| Error::new(target, e))?;
         let mut file = BufWriter::with_capacity(BUFFER, temporary);
         file.write_all(&std::mem::take(&mut encoded.header)).map_err(|e| Error::new(target, e))?;
@@ -103,13 +103,23 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether all tensors are written.
+    pub(super) fn is_whole(&self) -> bool {
+        self.current == self.names.len()
+    }
+
     /// Syncs the file and gives it its name.
     ///
     /// # Errors
     /// A tensor is not whole, the disk is full, or the target has come into being meanwhile and
     /// is not to be overwritten.
     pub fn finish(self) -> Result<(), Error> {
-        let target = self.target;
+        self.complete()?.publish()
+    }
+
+    /// Syncs the file, which has no name yet.
+    pub(super) fn complete(self) -> Result<Finished, Error> {
+        let (target, overwrite) = (self.target, self.overwrite);
         if let Some(name) = self.names.get(self.current) {
             let size = self.encoded.sizes[self.current];
             let problem = format!("expected {size} bytes, given {}", self.written);
@@ -117,10 +127,35 @@ impl Writer {
         }
         let temporary = self.file.into_inner().map_err(|e| Error::new(&target, e.into_error()))?;
         temporary.as_file().sync_all().map_err(|e| Error::new(&target, e))?;
+        Ok(Finished { target, overwrite, temporary: temporary.into_temp_path() })
+    }
+}
+
+/// A whole file that waits for its name. Dropped, it leaves nothing behind.
+#[derive(Debug)]
+pub struct Finished {
+    target: PathBuf,
+    overwrite: bool,
+    temporary: TempPath,
+}
+
+impl Finished {
+    /// The name it is to have.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    pub(super) fn overwrites(&self) -> bool {
+        self.overwrite
+    }
+
+    /// Gives it its name.
+    pub(super) fn publish(self) -> Result<(), Error> {
+        let target = self.target;
         let renamed = if self.overwrite {
-            temporary.persist(&target)
+            self.temporary.persist(&target)
         } else {
-            temporary.persist_noclobber(&target)
+            self.temporary.persist_noclobber(&target)
         };
         renamed.map_err(|e| match e.error.kind() {
             io::ErrorKind::AlreadyExists => Fault::Exists.of(&target),
@@ -133,35 +168,44 @@ impl Writer {
 
 /// A new file beside the target.
 fn temporary(target: &Path) -> io::Result<NamedTempFile> {
-    let folder = match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
     let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
     tempfile::Builder::new()
         .prefix(&format!(".{name}."))
         .suffix(".part")
         .permissions(std::fs::Permissions::from_mode(0o666))
-        .tempfile_in(folder)
+        .tempfile_in(folder_of(target))
 }
 
-/// Refuses a target that exists (unless it may be overwritten) or that a rename would replace by
-/// something else, such as `/dev/null`.
-fn check_target(target: &Path, overwrite: bool) -> Result<(), Fault> {
-    match std::fs::symlink_metadata(target) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(e.into()),
-        Ok(found) if found.is_dir() => Err(Fault::Directory),
-        Ok(_) if !overwrite => Err(Fault::Exists),
-        Ok(found) if !found.is_file() => Err(Fault::NotRegular),
-        Ok(_) => Ok(()),
+/// Refuses a target that exists (unless it may be overwritten), that a rename would replace by
+/// something else, such as `/dev/null`, or whose folder isn't there.
+pub(super) fn check_target(target: &Path, overwrite: bool) -> Result<(), Error> {
+    let fault = match std::fs::symlink_metadata(target) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let folder = folder_of(target);
+            if folder.is_dir() {
+                return Ok(());
+            }
+            Fault::NoFolder { folder: folder.to_owned() }
+        }
+        Err(e) => e.into(),
+        Ok(found) if found.is_dir() => Fault::Directory,
+        Ok(_) if !overwrite => Fault::Exists,
+        Ok(found) if !found.is_file() => Fault::NotRegular,
+        Ok(_) => return Ok(()),
+    };
+    Err(fault.of(target))
+}
+
+fn folder_of(target: &Path) -> &Path {
+    match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     }
 }
 
 /// Makes the new name durable. Some file systems cannot, and the file itself is safe: no error.
 fn sync_folder(target: &Path) {
-    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if let Ok(folder) = std::fs::File::open(folder.unwrap_or(Path::new("."))) {
+    if let Ok(folder) = std::fs::File::open(folder_of(target)) {
         let _ = folder.sync_all();
     }
 }

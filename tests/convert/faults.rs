@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use gemma3n::checkpoint::{Checkpoint, Float};
 use gemma3n::files::{convert as planning, execute};
+use gemma3n::gguf::TensorType;
 use half::bf16;
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
@@ -139,6 +140,21 @@ fn a_missing_or_misshapen_tensor_is_named() {
         "model.safetensors: tensor model.layers.0.self_attn.k_proj.weight: expected [8, 32], found \
          [32, 8]"
     );
+}
+
+#[test]
+fn a_vocabulary_that_does_not_fit_is_an_error() {
+    let mut larger = tiny();
+    larger.config["vocab_size"] = json!(21);
+    assert_eq!(
+        error_of(|dir| larger.write(dir)),
+        "model.safetensors: tensor model.embed_tokens.weight: expected [21, 32], found [20, 32]"
+    );
+    let mut without_bos = tiny();
+    without_bos.config["vocab_size"] = json!(2);
+    without_bos.config["vocab_size_per_layer_input"] = json!(2);
+    let error = error_of(|dir| without_bos.write(dir));
+    assert!(error.contains("key bos_token: expected a token of the vocabulary"), "{error}");
 }
 
 #[test]
@@ -343,7 +359,7 @@ fn a_tokenizer_that_is_not_gemmas_is_refused() {
 #[test]
 fn truncations_and_mutations_never_panic() {
     let dir = tempfile::tempdir().unwrap();
-    tiny().write(dir.path());
+    tiny().with_towers().write(dir.path());
     let files = [
         "config.json",
         "model.safetensors",
@@ -359,18 +375,23 @@ fn truncations_and_mutations_never_panic() {
     let try_it = || {
         if let Ok(checkpoint) = Checkpoint::open(dir.path()) {
             planning::plan(&checkpoint, None).ok();
+            planning::towers::plan(&checkpoint, TensorType::F16).ok();
         }
     };
     for file in files {
         let path = dir.path().join(file);
         let whole = fs::read(&path).unwrap();
-        let header = whole.len().min(9000);
+        let header = match file {
+            "model.safetensors" => u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize + 8,
+            _ => whole.len(),
+        };
         for len in (0..header).step_by(header / 100 + 1) {
             fs::write(&path, &whole[..len]).unwrap();
             try_it();
             assert!(convert(dir.path(), None).is_err(), "{file} cut at {len}");
         }
-        for _ in 0..100 {
+        let mutations = if header > 8000 || file == "config.json" { 5000 } else { 100 };
+        for _ in 0..mutations {
             let mut bytes = whole.clone();
             for _ in 0..=random(3) {
                 let at = random(header);

@@ -96,6 +96,20 @@ impl Tiny {
         self
     }
 
+    /// Adds towers of the smallest sizes that have every kind of block.
+    pub fn with_towers(mut self) -> Self {
+        for (name, shape) in tower_shapes() {
+            let name = format!("model.{name}");
+            self.tensors.insert(name.clone(), Tensor::new(&name, Dtype::BF16, &shape));
+        }
+        self.config["vision_soft_tokens_per_image"] = json!(16);
+        self.config["vision_config"] = json!({"hidden_size": 16, "vocab_size": 4});
+        self.config["audio_config"] = json!({"hidden_size": 8, "vocab_size": 4,
+            "input_feat_size": 16, "conf_num_attention_heads": 2, "conf_num_hidden_layers": 1,
+            "sscp_conv_channel_size": [4, 2]});
+        self
+    }
+
     pub fn rename(mut self, rename: impl Fn(&str) -> String) -> Self {
         self.tensors =
             self.tensors.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect();
@@ -244,5 +258,91 @@ fn shapes() -> Vec<(String, Vec<usize>)> {
             add("self_attn.k_norm.weight", &[8]);
         }
     }
+    shapes
+}
+
+/// Names after `model.`. Channels: stem 4, then 6, 8, 12 and 16 after the stages.
+fn tower_shapes() -> Vec<(String, Vec<usize>)> {
+    let mut shapes = Vec::new();
+    let mut add = |name: &str, shape: &[usize]| shapes.push((name.to_owned(), shape.to_vec()));
+    for (tower, width) in [("embed_vision", 16), ("embed_audio", 8)] {
+        add(&format!("{tower}.embedding.weight"), &[4, width]);
+        add(&format!("{tower}.embedding_projection.weight"), &[32, width]);
+        add(&format!("{tower}.hard_embedding_norm.weight"), &[width]);
+        add(&format!("{tower}.soft_embedding_norm.weight"), &[width]);
+    }
+    let mut vision = |name: &str, shape: &[usize]| {
+        add(&format!("vision_tower.timm_model.{name}"), shape);
+    };
+    vision("conv_stem.conv.weight", &[4, 3, 3, 3]);
+    vision("conv_stem.conv.bias", &[4]);
+    vision("conv_stem.bn.weight", &[4]);
+    vision("blocks.0.0.conv_exp.weight", &[16, 4, 3, 3]);
+    vision("blocks.0.0.bn1.weight", &[16]);
+    vision("blocks.0.0.conv_pwl.weight", &[6, 16, 1, 1]);
+    vision("blocks.0.0.bn2.weight", &[6]);
+    for (stage, input, output) in [(1, 6, 8), (2, 8, 12), (3, 12, 16)] {
+        let inner = 2 * input;
+        let mut block = |name: &str, shape: &[usize]| {
+            vision(&format!("blocks.{stage}.0.{name}"), shape);
+        };
+        for (conv, shape) in [
+            ("dw_start", [input, 1, 3, 3]),
+            ("pw_exp", [inner, input, 1, 1]),
+            ("dw_mid", [inner, 1, 5, 5]),
+            ("pw_proj", [output, inner, 1, 1]),
+        ] {
+            block(&format!("{conv}.conv.weight"), &shape);
+            block(&format!("{conv}.bn.weight"), &[shape[0]]);
+        }
+        block("layer_scale.gamma", &[output]);
+    }
+    for (stage, channels, down) in [(2, 12, true), (3, 16, false)] {
+        let mut block = |name: &str, shape: &[usize]| {
+            vision(&format!("blocks.{stage}.1.{name}"), shape);
+        };
+        for part in ["key", "value"] {
+            block(&format!("attn.{part}.proj.weight"), &[4, channels, 1, 1]);
+            if down {
+                block(&format!("attn.{part}.down_conv.weight"), &[channels, 1, 3, 3]);
+                block(&format!("attn.{part}.norm.weight"), &[channels]);
+            }
+        }
+        block("attn.query.proj.weight", &[8, channels, 1, 1]);
+        block("attn.output.proj.weight", &[channels, 8, 1, 1]);
+        block("norm.weight", &[channels]);
+        block("layer_scale.gamma", &[channels]);
+    }
+    vision("msfa.ffn.pw_exp.conv.weight", &[20, 28, 1, 1]);
+    vision("msfa.ffn.pw_exp.bn.weight", &[20]);
+    vision("msfa.ffn.pw_proj.conv.weight", &[16, 20, 1, 1]);
+    vision("msfa.ffn.pw_proj.bn.weight", &[16]);
+    vision("msfa.norm.weight", &[16]);
+    let mut audio = |name: &str, shape: &[usize]| add(&format!("audio_tower.{name}"), shape);
+    for (index, shape) in [[4, 1, 3, 3], [2, 4, 3, 3]].iter().enumerate() {
+        audio(&format!("subsample_conv_projection.conv_{index}.conv.weight"), shape);
+        audio(&format!("subsample_conv_projection.conv_{index}.norm.weight"), &shape[..1]);
+    }
+    audio("subsample_conv_projection.input_proj_linear.weight", &[8, 8]);
+    let mut block = |name: &str, shape: &[usize]| audio(&format!("conformer.0.{name}"), shape);
+    for end in ["start", "end"] {
+        block(&format!("ffw_layer_{end}.ffw_layer_1.weight"), &[32, 8]);
+        block(&format!("ffw_layer_{end}.ffw_layer_2.weight"), &[8, 32]);
+        block(&format!("ffw_layer_{end}.pre_layer_norm.weight"), &[8]);
+        block(&format!("ffw_layer_{end}.post_layer_norm.weight"), &[8]);
+    }
+    for name in ["q_proj", "k_proj", "v_proj", "relative_position_embedding.pos_proj"] {
+        block(&format!("attention.attn.{name}.weight"), &[8, 8]);
+    }
+    block("attention.attn.per_dim_scale", &[4]);
+    block("attention.post.weight", &[8, 8]);
+    for name in ["attention.pre_attn_norm", "attention.post_norm", "lconv1d.pre_layer_norm"] {
+        block(&format!("{name}.weight"), &[8]);
+    }
+    block("lconv1d.conv_norm.weight", &[8]);
+    block("lconv1d.linear_start.weight", &[16, 8]);
+    block("lconv1d.depthwise_conv1d.weight", &[8, 1, 5]);
+    block("lconv1d.linear_end.weight", &[8, 8]);
+    block("norm.weight", &[8]);
     shapes
 }

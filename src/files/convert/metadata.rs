@@ -7,7 +7,7 @@ use crate::gguf::OwnedValue;
 
 use super::sparsity::multiplier;
 
-type Pairs = Vec<(String, OwnedValue)>;
+pub(super) type Pairs = Vec<(String, OwnedValue)>;
 
 /// All keys and values.
 pub fn metadata(checkpoint: &Checkpoint, ty: Float, tensors: &[PlannedTensor]) -> Pairs {
@@ -19,11 +19,11 @@ pub fn metadata(checkpoint: &Checkpoint, ty: Float, tensors: &[PlannedTensor]) -
     pairs
 }
 
-fn put(pairs: &mut Pairs, key: &str, value: impl Into<OwnedValue>) {
+pub(super) fn put(pairs: &mut Pairs, key: &str, value: impl Into<OwnedValue>) {
     pairs.push((key.to_owned(), value.into()));
 }
 
-fn put_some(pairs: &mut Pairs, key: &str, value: Option<impl Into<OwnedValue>>) {
+pub(super) fn put_some(pairs: &mut Pairs, key: &str, value: Option<impl Into<OwnedValue>>) {
     if let Some(value) = value {
         put(pairs, key, value);
     }
@@ -82,7 +82,7 @@ fn model(checkpoint: &Checkpoint, ty: Float) -> Pairs {
 }
 
 /// llama.cpp's label of the file's main type.
-fn file_type(ty: Float) -> u32 {
+pub(super) fn file_type(ty: Float) -> u32 {
     match ty {
         Float::F32 => 0,
         Float::F16 => 1,
@@ -141,7 +141,7 @@ fn templates(tokenizer: &Tokenizer, pairs: &mut Pairs) {
 }
 
 /// The number of parameters with two digits, as in model names: 4.5B, 15M.
-fn size_label(parameters: u64) -> String {
+pub(super) fn size_label(parameters: u64) -> String {
     let units = [(1e12, "T"), (1e9, "B"), (1e6, "M")];
     let (unit, suffix) =
         units.into_iter().find(|&(unit, _)| parameters as f64 > unit).unwrap_or((1e3, "K"));
