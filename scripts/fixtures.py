@@ -316,7 +316,9 @@ def make(out):
             with tempfile.TemporaryDirectory() as scratch:
                 path = Path(scratch) / f"{name}_{case}.npz"
                 np.savez_compressed(path, **arrays)
-                cargo("--example", "npz-to-reference", "--", path, "-o", folder.resolve() / f"{case}.reference.gguf")
+                target = folder.resolve() / ("slices" if case in fixture.slices else "")
+                target.mkdir(exist_ok=True)
+                cargo("--example", "npz-to-reference", "--", path, "-o", target / f"{case}.reference.gguf")
     tiny = (out / "tiny").resolve()
     cargo("--bin", "gemma3n", "--", "convert", tiny, "-o", tiny / "tiny-f16.gguf", "--type", "f16", "--force")
 
