@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -53,11 +53,14 @@ class Fixture:
     seed: int
     config: dict
     inner: dict  # case → layers whose inner values are recorded
+    slices: dict = field(default_factory=dict)  # case → prompt, layers left out, FFN widths of those that stay
 
 
 FIXTURES = {
     "tiny": Fixture(
         seed=1, inner={"short": (0, 4, 5, 6), "long": (2, 6), "beyond": ()},
+        # An owner of K/V that nobody else reads and a sharing layer go.
+        slices={"sliced": ("long", (1, 5), (96, 96, 64, 96, 96)), "sliced-first": ("beyond", (0, 5), (64, 96, 32, 96, 96))},
         config=dict(hidden_size=96, num_hidden_layers=7, num_attention_heads=6, num_key_value_heads=3, head_dim=16,
                     intermediate_size=[96, 64, 128, 64, 96, 64, 128], layer_types=[SLIDING, SLIDING, FULL, SLIDING, FULL, SLIDING, FULL],
                     sliding_window=8, num_kv_shared_layers=2, activation_sparsity_pattern=[0.55, 0.95, 0.8, 0.0, 0.6, 0.0, 0.0],
@@ -137,6 +140,37 @@ def write_checkpoint(folder, fixture):
 
 def write_json(path, value):
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+# ------------------------------------------------------------------ MatFormer
+def sliced(model, left_out, widths):
+    """The reference's own smaller model, with weights taken out of the bigger one."""
+    config = model.config
+    kept = [i for i in range(config.num_hidden_layers) if i not in left_out]
+    owners = config.num_hidden_layers - config.num_kv_shared_layers
+    smaller = Gemma3nForCausalLM(Gemma3nTextConfig(**{
+        **config.to_dict(), "num_hidden_layers": len(kept), "intermediate_size": list(widths),
+        "layer_types": [config.layer_types[i] for i in kept],
+        "activation_sparsity_pattern": [config.activation_sparsity_pattern[i] for i in kept],
+        "num_kv_shared_layers": sum(i >= owners for i in kept), "attn_implementation": "eager"})).eval()
+    weights, p = model.state_dict(), config.hidden_size_per_layer_input
+    groups = torch.cat([torch.arange(i * p, (i + 1) * p) for i in kept])
+
+    def source(name):
+        layer = re.match(r"model\.layers\.(\d+)\.(.*)", name)
+        if layer:
+            values = weights[f"model.layers.{kept[int(layer[1])]}.{layer[2]}"]
+            width = widths[int(layer[1])]
+            if "gate_proj" in name or "up_proj" in name:
+                return values[:width]
+            return values[:, :width] if "down_proj" in name else values
+        if "embed_tokens_per_layer" in name:
+            return weights[name][:, groups]
+        return weights[name][groups] if "per_layer_model_projection" in name else weights[name]
+    with torch.no_grad():
+        for name, parameter in smaller.named_parameters():
+            parameter.copy_(source(name))
+    return smaller
 
 
 # ------------------------------------------------------------------ values inside the reference
@@ -270,8 +304,10 @@ def make(out):
         write_checkpoint(folder, fixture)
         model = Gemma3nForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
         encode = AutoTokenizer.from_pretrained(folder)
-        for case, inner in fixture.inner.items():
-            ids = encode(PROMPTS[case]).input_ids
+        cases = {case: (case, inner, model) for case, inner in fixture.inner.items()}
+        cases.update({case: (prompt, (), sliced(model, *cut)) for case, (prompt, *cut) in fixture.slices.items()})
+        for case, (prompt, inner, model) in cases.items():
+            ids = encode(PROMPTS[prompt]).input_ids
             arrays = record(model, ids, inner, fixture.config["sliding_window"], case == "short")
             margin = arrays["greedy_margin"].min()
             distinct = len(set(arrays["greedy_ids"].ravel()))
@@ -280,7 +316,9 @@ def make(out):
             with tempfile.TemporaryDirectory() as scratch:
                 path = Path(scratch) / f"{name}_{case}.npz"
                 np.savez_compressed(path, **arrays)
-                cargo("--example", "npz-to-reference", "--", path, "-o", folder.resolve() / f"{case}.reference.gguf")
+                target = folder.resolve() / ("slices" if case in fixture.slices else "")
+                target.mkdir(exist_ok=True)
+                cargo("--example", "npz-to-reference", "--", path, "-o", target / f"{case}.reference.gguf")
     tiny = (out / "tiny").resolve()
     cargo("--bin", "gemma3n", "--", "convert", tiny, "-o", tiny / "tiny-f16.gguf", "--type", "f16", "--force")
 

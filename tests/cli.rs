@@ -276,7 +276,7 @@ fn json_has_the_documented_keys() {
     };
     assert_eq!(keys(&json), ["text", "ids", "tokens", "finish", "timings", "model"]);
     assert_eq!(keys(&json["tokens"]), ["prompt", "cached", "generated"]);
-    assert_eq!(keys(&json["model"]), ["name", "file", "sha"]);
+    assert_eq!(keys(&json["model"]), ["name", "file", "sha", "slice"]);
     assert_eq!(json["finish"], "length");
     assert_eq!(json["tokens"]["generated"], 8);
     assert_eq!(json["ids"].as_array().map(Vec::len), Some(8));

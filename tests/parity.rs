@@ -94,7 +94,7 @@ fn fixtures_at_every_tap() {
         let gguf = models::converted(&checkpoint, Float::F32, folder.path());
         for file in reference_files(&checkpoint) {
             for kernels in KERNELS {
-                let report = verify::run(&gguf, &file, options(kernels));
+                let report = verify::run(&gguf, None, &file, options(kernels));
                 assert_parity(&report.unwrap_or_else(|e| panic!("{e}")), kernels);
             }
             cases += 1;

@@ -30,7 +30,8 @@ fn tiny() -> &'static Path {
 
 fn engine(path: &Path) -> Arc<Engine> {
     let model = ModelSource::File(path.to_path_buf());
-    Engine::open(&EngineOptions { model, template: None, mmap: true, mlock: false }).unwrap()
+    Engine::open(&EngineOptions { model, template: None, slice: None, mmap: true, mlock: false })
+        .unwrap()
 }
 
 fn options() -> ConversationOptions {

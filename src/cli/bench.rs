@@ -64,6 +64,7 @@ fn positive(text: &str) -> Result<usize, String> {
 /// What is known beside the measurements.
 struct Facts {
     file: String,
+    slice: Option<String>,
     threads: usize,
     kernels: &'static str,
     /// Bytes a second.
@@ -85,7 +86,7 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     let options = args.model.resolve(None, CacheType::F16)?;
     let start = Instant::now();
     let gguf = Arc::new(super::verify::open(&options.engine.model, options.engine.mmap)?);
-    let model = TextModel::open(&gguf)?;
+    let model = TextModel::open_slice(&gguf, options.engine.slice.as_ref())?;
     let trained = model.config().context_length;
     let mut decoder_options = options.decoder_for(trained, output);
     let longest = prefill.iter().copied().chain([args.decode]).max().unwrap_or(0);
@@ -121,6 +122,7 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     };
     let facts = Facts {
         file: gguf.path().display().to_string(),
+        slice: decoder.model().slice(),
         threads: options.threads,
         kernels,
         bandwidth,
@@ -158,6 +160,7 @@ fn name(kind: Kind) -> &'static str {
 fn object(facts: &Facts, measurements: &[Measurement]) -> String {
     json!({
         "file": facts.file,
+        "slice": facts.slice,
         "threads": facts.threads,
         "kernels": facts.kernels,
         "bandwidth": facts.bandwidth,
@@ -200,8 +203,12 @@ fn row(facts: &Facts, m: &Measurement) -> [String; 4] {
 }
 
 fn summary(facts: &Facts) -> Vec<String> {
+    let file = match &facts.slice {
+        Some(slice) => format!("{}, slice {slice}", facts.file),
+        None => facts.file.clone(),
+    };
     let mut lines = vec![
-        format!("{}, {} threads, kernels {}", facts.file, facts.threads, facts.kernels),
+        format!("{file}, {} threads, kernels {}", facts.threads, facts.kernels),
         format!(
             "memory reads at {:.1} GB/s; a decoded token reads {}",
             facts.bandwidth / 1e9,

@@ -36,7 +36,7 @@ the prompt comes first, then a blank line and the input. The answer goes to stdo
 stderr.
 
 With --json: {\"text\", \"ids\", \"tokens\": {\"prompt\", \"cached\", \"generated\"}, \"finish\":
-\"stop\"|\"length\"|\"context\"|\"interrupted\", \"timings\": {...}, \"model\": {\"name\", \"file\", \"sha\"}};
+\"stop\"|\"length\"|\"context\"|\"interrupted\", \"timings\": {...}, \"model\": {\"name\", \"file\", \"sha\", \"slice\"}};
 times are in seconds.";
 
 /// Talk with a model, or have one prompt answered
@@ -230,6 +230,9 @@ fn open(
 fn explain_opening(engine: &Arc<Engine>, output: &Output) {
     let timings = engine.timings();
     output.explain(format_args!("model {} from {}", engine.name(), engine.path().display()));
+    if let Some(slice) = engine.slice() {
+        output.explain(format_args!("slice {slice}"));
+    }
     output.explain(format_args!(
         "opened in {:.3} s: file {:.3}, weights {:.3}, tokenizer {:.3}, template {:.3}",
         timings.total().as_secs_f64(),
@@ -300,6 +303,7 @@ fn as_json(reply: &Reply, engine: &Engine) -> serde_json::Value {
             "name": engine.name(),
             "file": engine.path().display().to_string(),
             "sha": engine.fingerprint(),
+            "slice": engine.slice(),
         },
     })
 }

@@ -13,7 +13,6 @@ mod facts;
 mod model;
 mod oddities;
 mod screen;
-mod slices;
 #[cfg(test)]
 mod tests;
 mod values;

@@ -19,6 +19,7 @@ mod options;
 mod output;
 mod progress;
 mod repl;
+mod slice;
 mod verify;
 
 use std::ffi::OsString;
@@ -70,6 +71,7 @@ enum Command {
     /// Show what a GGUF file is
     Inspect(inspect::Args),
     Man(man::Args),
+    Slice(slice::Args),
     Verify(verify::Args),
 }
 
@@ -86,6 +88,7 @@ impl Command {
                 Ok(Status::Done)
             }
             Self::Man(args) => man::run(args, output),
+            Self::Slice(args) => slice::run(args, output),
             Self::Verify(args) => verify::run(args, output),
         }
     }

@@ -95,6 +95,10 @@ pub struct ModelArgs {
     /// How keys and values are kept [default: f16; verify: f32]
     #[arg(long, value_name = "TYPE")]
     pub cache_type: Option<CacheTypeArg>,
+    /// Run a smaller model inside the file's: its name (gemma3n slice --list), or a file with a
+    /// row of the published list
+    #[arg(long, value_name = "NAME|FILE")]
+    pub slice: Option<String>,
     /// Read the whole file into memory instead of mapping it
     #[arg(long)]
     pub no_mmap: bool,
@@ -140,6 +144,7 @@ impl ModelArgs {
             engine: EngineOptions {
                 model: ModelSource::File(model),
                 template,
+                slice: self.slice.as_deref().map(super::slice::named).transpose()?,
                 mmap: !self.no_mmap,
                 mlock: self.mlock,
             },

@@ -62,10 +62,11 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
         kernels: decoder.kernels,
         tolerance: args.tolerance,
     };
+    let slice = options.engine.slice.as_ref();
     let several = args.references.len() > 1;
     let mut failures = 0;
     for file in &args.references {
-        let report = match verify::run(&gguf, file, run_options) {
+        let report = match verify::run(&gguf, slice, file, run_options) {
             Ok(report) => report,
             // One that cannot be used is named, and the others are done.
             Err(error) if several && !matches!(error, verify::Error::Open(_)) => {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::ggml::QuantizeError;
 use crate::gguf::TensorType;
+use crate::model::OpenError;
 use crate::{checkpoint, gguf};
 
 /// Names the file and, inside it, the tensor.
@@ -15,6 +16,9 @@ pub enum Error {
 
     #[error(transparent)]
     Gguf(#[from] gguf::Error),
+
+    #[error(transparent)]
+    Open(#[from] OpenError),
 
     #[error("tensor {tensor}: {fault}")]
     Plan { tensor: String, fault: gguf::Fault },

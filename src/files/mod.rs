@@ -5,12 +5,14 @@
 //! - [`source`]: where tensors are read from.
 //! - [`convert`]: a Hugging Face checkpoint → a plan.
 //! - [`imatrix`]: statistics of activations, and their files.
+//! - [`slice`]: a smaller model inside a bigger one → a plan.
 
 pub mod convert;
 mod error;
 pub mod execute;
 pub mod imatrix;
 pub mod plan;
+pub mod slice;
 pub mod source;
 
 pub use error::Error;

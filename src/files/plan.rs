@@ -131,14 +131,17 @@ impl PlannedTensor {
         match stored[..] {
             [] => {}
             [one] => text.push_str(&one.name),
+            [first, .., last] if first.name == last.name => {
+                write!(text, "{}, {} parts joined", first.name, stored.len()).ok();
+            }
             [first, .., last] => {
                 write!(text, "{} stacked: {} … {}", stored.len(), first.name, last.name).ok();
             }
         }
-        match stored.first().map(|stored| &stored.part) {
-            Some(Part::Cut { .. }) => text.push_str(", a part"),
+        match stored.first().map(|one| &one.part) {
+            Some(Part::Cut { .. }) if stored.len() == 1 => text.push_str(", a part"),
             Some(Part::Transposed) => text.push_str(", transposed"),
-            Some(Part::All) | None => {}
+            Some(Part::All | Part::Cut { .. }) | None => {}
         }
         let changed = stored.iter().find(|stored| stored.ty != self.target.ty);
         if let Some(Stored { ty, .. }) = changed {

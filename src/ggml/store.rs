@@ -57,6 +57,39 @@ impl Stored {
     ) -> Option<Self> {
         let bytes = bytes(owner);
         assert_eq!(bytes.len(), nbytes(ty, ne), "bytes of a {} tensor {ne:?}", ty);
+        Self::shared(owner, ty, ne, bytes)
+    }
+
+    /// The same for rows that lie further apart than they are long: `stride` bytes from one to
+    /// the next, a multiple of the type's block. The bytes end with the last row.
+    pub fn over_rows<O: Send + Sync + 'static>(
+        owner: &Arc<O>,
+        ty: Type,
+        ne: [usize; 4],
+        stride: usize,
+        bytes: impl for<'a> FnOnce(&'a O) -> &'a [u8],
+    ) -> Option<Self> {
+        let (bytes, row) = (bytes(owner), ty.row_bytes(ne[0]));
+        assert!(ne[1] > 0 && ne[2] * ne[3] == 1, "rows of a {ty} matrix {ne:?}");
+        assert_eq!(bytes.len(), stride * (ne[1] - 1) + row, "bytes of a {ty} tensor {ne:?}");
+        assert!(stride >= row && stride.is_multiple_of(ty.row_bytes(ty.block_len())));
+        let mut tensor = Self::shared(owner, ty, ne, bytes)?;
+        let inner = Arc::get_mut(&mut tensor.inner).expect("nobody else has it yet");
+        // SAFETY: the header was just made and nobody else has it yet; the strides stay inside
+        // the bytes, as was checked.
+        let header = unsafe { inner.tensor.as_mut() };
+        header.nb[1] = stride;
+        header.nb[2] = stride * ne[1];
+        header.nb[3] = header.nb[2];
+        Some(tensor)
+    }
+
+    fn shared<O: Send + Sync + 'static>(
+        owner: &Arc<O>,
+        ty: Type,
+        ne: [usize; 4],
+        bytes: &[u8],
+    ) -> Option<Self> {
         if !(bytes.as_ptr() as usize).is_multiple_of(ALIGNMENT) {
             return None;
         }
@@ -67,8 +100,23 @@ impl Stored {
 
     /// A tensor with a copy of the bytes. `None`: no memory for it.
     pub fn copied(ty: Type, ne: [usize; 4], bytes: &[u8]) -> Option<Self> {
+        Self::gathered(ty, ne, [bytes])
+    }
+
+    /// A tensor with a copy of these stretches of bytes, one after the other. `None`: no memory
+    /// for it.
+    pub fn gathered<'a>(
+        ty: Type,
+        ne: [usize; 4],
+        stretches: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Option<Self> {
         let mut tensor = Self::zeroed(ty, ne)?;
-        tensor.bytes_mut().copy_from_slice(bytes);
+        let mut rest = tensor.bytes_mut();
+        for bytes in stretches {
+            let (part, behind) = rest.split_at_mut(bytes.len());
+            part.copy_from_slice(bytes);
+            rest = behind;
+        }
         Some(tensor)
     }
 
@@ -116,7 +164,7 @@ impl Stored {
         Type::from_raw(self.header().type_)
     }
 
-    /// Bytes of the tensor's data.
+    /// Bytes of the tensor's data, without what lies between its rows.
     pub fn len(&self) -> usize {
         nbytes(self.ty(), self.ne())
     }
@@ -125,7 +173,11 @@ impl Stored {
         self.len() == 0
     }
 
+    /// The data of a tensor whose rows follow each other.
     pub fn bytes(&self) -> &[u8] {
+        let header = self.header();
+        let row = self.ty().row_bytes(header.ne[0] as usize);
+        assert_eq!(header.nb[1], row, "bytes of a tensor whose rows lie apart");
         // SAFETY: data points at `len` bytes that live as long as `inner`; they are written only
         // by a running graph or through `bytes_mut`, neither of which can happen meanwhile: both
         // need exclusive use of the decoder that owns the tensor and its graphs.

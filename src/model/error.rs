@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::slice::SliceFault;
 use crate::ggml::RunError;
 use crate::gguf;
 
@@ -12,6 +13,8 @@ pub enum OpenError {
     Gguf(#[from] gguf::Error),
     #[error("{}: {fault}", .file.display())]
     Model { file: PathBuf, fault: Fault },
+    #[error("{}: {slice}: {fault}", .file.display())]
+    Slice { file: PathBuf, slice: String, fault: Box<SliceFault> },
 }
 
 /// What is wrong with a model's file.

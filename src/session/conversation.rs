@@ -259,7 +259,7 @@ impl Conversation {
         let header = Header {
             model: self.model.clone(),
             fingerprint: self.cache.decoder().fingerprint(),
-            slice: None,
+            slice: self.cache.decoder().slice(),
             cache_type: cache_type_name(self.options.decoder.cache).to_owned(),
             system: self.options.system.clone(),
             messages: self.messages.clone(),
@@ -277,9 +277,11 @@ impl Conversation {
     /// type (named). The messages are then as they were.
     pub fn load(&mut self, path: &Path) -> Result<(), Error> {
         let fingerprint = self.cache.decoder().fingerprint();
+        let slice = self.cache.decoder().slice();
         let expected = Expected {
             model: &self.model,
             fingerprint: &fingerprint,
+            slice: slice.as_deref(),
             cache_type: cache_type_name(self.options.decoder.cache),
             capacity: self.cache.capacity(),
         };

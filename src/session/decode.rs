@@ -18,6 +18,8 @@ pub(super) trait Decode: Send {
     fn engine(&self) -> &Arc<Engine>;
     /// Identity of the model, for session files.
     fn fingerprint(&self) -> String;
+    /// The slice of the model that is in use, for session files.
+    fn slice(&self) -> Option<String>;
     /// Positions the model was trained for.
     fn trained_context(&self) -> usize;
     /// Positions in the cache.
@@ -66,6 +68,10 @@ impl Decode for EngineDecoder {
 
     fn fingerprint(&self) -> String {
         self.engine.fingerprint().to_owned()
+    }
+
+    fn slice(&self) -> Option<String> {
+        self.engine.slice()
     }
 
     fn trained_context(&self) -> usize {

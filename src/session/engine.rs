@@ -10,6 +10,7 @@ use super::sampler::SamplerOptions;
 use super::template::{ChatTemplate, GEMMA, SpecialTexts};
 use super::vocabulary::vocabulary;
 use crate::gguf::{Gguf, Metadata, Value};
+use crate::model::slice::Slice;
 use crate::model::text::TextModel;
 use crate::tokenizer::{TokenId, Tokenizer};
 
@@ -34,6 +35,8 @@ pub struct EngineOptions {
     pub model: ModelSource,
     /// A chat template (Jinja) to be used instead of the file's own.
     pub template: Option<PathBuf>,
+    /// A smaller model inside the file's, in its place (`--slice`).
+    pub slice: Option<Slice>,
     /// False reads the file into memory (`--no-mmap`).
     pub mmap: bool,
     /// Keep the weights in memory, the per-layer table excepted (`--mlock`).
@@ -80,7 +83,8 @@ impl Engine {
     pub fn open(options: &EngineOptions) -> Result<Arc<Self>, Error> {
         let mut timings = OpenTimings::default();
         let gguf = Arc::new(timed(&mut timings.file, || open_file(options))?);
-        let model = timed(&mut timings.model, || TextModel::open(&gguf))?;
+        let model =
+            timed(&mut timings.model, || TextModel::open_slice(&gguf, options.slice.as_ref()))?;
         let tokenizer = timed(&mut timings.tokenizer, || open_tokenizer(&gguf))?;
         let language = timed(&mut timings.template, || {
             let template = open_template(&gguf, &tokenizer, options.template.as_deref())?;
@@ -137,6 +141,11 @@ impl Engine {
     /// asked for.
     pub fn fingerprint(&self) -> &str {
         self.fingerprint.get_or_init(|| self.gguf.fingerprint())
+    }
+
+    /// What the slice in use is called.
+    pub fn slice(&self) -> Option<String> {
+        self.model.slice()
     }
 
     /// Positions the model was trained for.

@@ -95,6 +95,10 @@ impl Decode for Scripted {
         self.fingerprint.to_owned()
     }
 
+    fn slice(&self) -> Option<String> {
+        None
+    }
+
     fn trained_context(&self) -> usize {
         32768
     }

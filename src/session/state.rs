@@ -71,10 +71,12 @@ pub enum SessionFault {
         expected: String,
     },
     /// It belongs to a slice of the model.
-    #[error("the session is of the slice {found}; no slice is in use")]
+    #[error("the session is of {}; in use is {}", slice_words(.found), slice_words(.expected))]
     Slice {
         /// The session's slice.
-        found: String,
+        found: Option<String>,
+        /// The one in use.
+        expected: Option<String>,
     },
     /// Its cache is of another type.
     #[error("the session's cache is {found}; this one is {expected}")]
@@ -92,6 +94,10 @@ pub enum SessionFault {
         /// Positions of the context.
         capacity: usize,
     },
+}
+
+fn slice_words(slice: &Option<String>) -> String {
+    slice.as_ref().map_or("the whole model".to_owned(), |slice| format!("the slice {slice}"))
 }
 
 /// What a session file says beside keys and values.
@@ -119,6 +125,7 @@ pub(super) struct Header {
 pub(super) struct Expected<'a> {
     pub model: &'a str,
     pub fingerprint: &'a str,
+    pub slice: Option<&'a str>,
     pub cache_type: &'a str,
     pub capacity: usize,
 }
@@ -291,8 +298,11 @@ fn agree(header: &Header, expected: &Expected<'_>) -> Result<(), SessionFault> {
             expected: named(expected.model, expected.fingerprint),
         });
     }
-    if let Some(slice) = &header.slice {
-        return Err(SessionFault::Slice { found: slice.clone() });
+    if header.slice.as_deref() != expected.slice {
+        return Err(SessionFault::Slice {
+            found: header.slice.clone(),
+            expected: expected.slice.map(str::to_owned),
+        });
     }
     if header.cache_type != expected.cache_type {
         return Err(SessionFault::CacheType {
@@ -339,7 +349,7 @@ mod tests {
     use crate::session::sampler::{Sampler, SamplerOptions};
 
     const EXPECTED: Expected<'static> =
-        Expected { model: "M", fingerprint: "abc", cache_type: "f16", capacity: 10 };
+        Expected { model: "M", fingerprint: "abc", slice: None, cache_type: "f16", capacity: 10 };
 
     fn header() -> Header {
         Header {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 pub use reference::Reference;
 
 use crate::gguf::{self, Gguf};
+use crate::model::slice::Slice;
 use crate::model::text::{
     CacheType, Decoder, DecoderOptions, Kernels, Logits, TapValue, TextModel,
 };
@@ -112,12 +113,17 @@ impl Report {
     }
 }
 
-/// Runs `gguf` on the prompt of a reference file.
+/// Runs `gguf`, or a slice of it, on the prompt of a reference file.
 ///
 /// # Errors
 /// A file that cannot be used, or a model that cannot run; a difference is not an error but part
 /// of the report.
-pub fn run(gguf: &Arc<Gguf>, file: &Path, options: Options) -> Result<Report, Error> {
+pub fn run(
+    gguf: &Arc<Gguf>,
+    slice: Option<&Slice>,
+    file: &Path,
+    options: Options,
+) -> Result<Report, Error> {
     let reference = Reference::open(file)?;
     let file = file.display().to_string();
     if !reference.media.is_empty() {
@@ -130,7 +136,7 @@ pub fn run(gguf: &Arc<Gguf>, file: &Path, options: Options) -> Result<Report, Er
             return Err(Error::Fingerprint { file, expected: expected.clone(), found });
         }
     }
-    let model = TextModel::open(gguf)?;
+    let model = TextModel::open_slice(gguf, slice)?;
     compare_model(model, &reference, &file, options)
 }
 

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::model::{GEMMA3N, Keys, Model};
 use super::oddities::oddities;
-use super::slices::slices;
 use super::values;
 use crate::gguf::{Gguf, Metadata, Tensor, TensorType, Value};
+use crate::model::matformer::relation;
 
 /// Longest array that JSON shows whole.
 const LONGEST: usize = 64;
@@ -91,7 +91,7 @@ impl Report {
         let mut inside = Vec::new();
         let mut odd = Vec::new();
         if let (Some(model), Some(GEMMA3N)) = (&mut model, architecture.as_deref()) {
-            let found = slices(&model.ffn);
+            let found = relation(&model.ffn);
             model.size = found.is.map(size_name);
             inside = found.inside;
         }

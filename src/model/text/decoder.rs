@@ -377,9 +377,15 @@ impl TextModel {
         if width == 0 {
             return values;
         }
+        let runs = self.cut().runs(layers);
         for (row, &id) in values.chunks_exact_mut(width).zip(ids) {
             let index = self.per_layer_row(c, id);
-            self.weights().per_layer_token_embd.read(index, layers.start * c.per_layer, row);
+            let mut rest = &mut *row;
+            for run in &runs {
+                let (part, behind) = rest.split_at_mut(run.len() * c.per_layer);
+                self.weights().per_layer_token_embd.read(index, run.start * c.per_layer, part);
+                rest = behind;
+            }
             row.iter_mut().for_each(|value| *value *= scale);
         }
         values

@@ -1,6 +1,6 @@
 //! The language model: one file a mechanism, [`layer`] reads them in order.
 //!
-//! - [`config`](super::config), [`weights`]: what a file must have.
+//! - [`config`](super::config), [`weights`], [`table`]: what a file must have.
 //! - [`altup`], [`laurel`], [`attention`], [`ffn`], [`per_layer`], [`head`]: the mechanisms.
 //! - [`graph`]: the whole, for one class of shapes. [`cache`]: keys and values.
 //! - [`decoder`]: ids in, logits out.
@@ -18,6 +18,7 @@ mod layer;
 mod per_layer;
 mod rope;
 mod scope;
+mod table;
 mod weights;
 
 use std::sync::Arc;
@@ -29,11 +30,12 @@ pub use weights::TextWeights;
 
 use super::config::TextConfig;
 use super::error::OpenError;
+use super::slice::{Cut, Slice};
 use crate::gguf::Gguf;
 
-/// A text model over a mapped file; shared by decoders.
+/// A text model over a mapped file, or one inside it; shared by decoders.
 pub struct TextModel {
-    config: TextConfig,
+    cut: Cut,
     weights: TextWeights,
 }
 
@@ -44,18 +46,48 @@ impl TextModel {
     /// # Errors
     /// Another architecture, a key or tensor that is missing or wrong: named with the file.
     pub fn open(gguf: &Arc<Gguf>) -> Result<Arc<Self>, OpenError> {
+        Self::open_slice(gguf, None)
+    }
+
+    /// The same for a smaller model inside the file's, which uses the bigger one's mapping.
+    ///
+    /// # Errors
+    /// Those of [`TextModel::open`]; the slice does not fit the model.
+    pub fn open_slice(gguf: &Arc<Gguf>, slice: Option<&Slice>) -> Result<Arc<Self>, OpenError> {
         let config = TextConfig::read(gguf)?;
-        let weights = TextWeights::open(gguf, &config)?;
-        Ok(Arc::new(Self { config, weights }))
+        let cut = match slice {
+            None => Cut::nothing(config),
+            Some(slice) => {
+                let fault = |fault| {
+                    let (file, slice) = (gguf.path().to_path_buf(), slice.to_string());
+                    OpenError::Slice { file, slice, fault: Box::new(fault) }
+                };
+                let cut = slice.cut(&config).map_err(fault)?;
+                cut.check_blocks(gguf).map_err(fault)?;
+                cut
+            }
+        };
+        let weights = TextWeights::open(gguf, &cut)?;
+        Ok(Arc::new(Self { cut, weights }))
     }
 
     pub fn config(&self) -> &TextConfig {
-        &self.config
+        &self.cut.config
+    }
+
+    /// Where in the file the model lies.
+    pub fn cut(&self) -> &Cut {
+        &self.cut
+    }
+
+    /// What the slice is called ([`Cut::label`]), if it is one that was made when opening.
+    pub fn slice(&self) -> Option<String> {
+        self.cut.cuts().then(|| self.cut.label())
     }
 
     /// Bytes that decoding one token reads from the file.
     pub fn bytes_per_token(&self) -> usize {
-        self.weights.bytes_per_token(&self.config)
+        self.weights.bytes_per_token(self.config())
     }
 
     pub fn weights(&self) -> &TextWeights {

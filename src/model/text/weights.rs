@@ -2,12 +2,13 @@
 //! used where it lies in the mapping. Names and shapes: gguf.md §3; order of `ne`: ggml's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::ggml::{Stored, Type};
 use crate::gguf::{Gguf, Tensor};
 use crate::model::config::TextConfig;
 use crate::model::error::{Fault, OpenError};
+use crate::model::slice::Cut;
+use crate::model::text::table::Table;
 
 /// All weights. Tensors that this model does not know are passed over.
 pub struct TextWeights {
@@ -70,79 +71,21 @@ pub struct KvWeights {
     pub v: Stored,
 }
 
-/// A matrix that is read row by row from the file.
-pub struct Table {
-    gguf: Arc<Gguf>,
-    tensor: Tensor,
-    ty: Type,
-    /// For a table of which little is read: rows read since its pages were given back.
-    scattered: Option<AtomicUsize>,
-}
-
-/// After so many rows a scattered table's pages are given back: the system maps many pages around
-/// each one that is read, where it has them cached, and all of them would count as ours.
-const ROWS_KEPT: usize = 32;
-
-impl Table {
-    pub fn rows(&self) -> usize {
-        self.tensor.ne[1] as usize
-    }
-
-    /// Elements `start..start + out.len()` of a row as f32.
-    pub fn read(&self, row: usize, start: usize, out: &mut [f32]) {
-        let block = self.ty.block_len();
-        let end = start + out.len();
-        if start.is_multiple_of(block) && end.is_multiple_of(block) {
-            return self.read_blocks(row, start, out);
-        }
-        let first = start / block * block;
-        let mut whole = vec![0.0; end.next_multiple_of(block) - first];
-        self.read_blocks(row, first, &mut whole);
-        out.copy_from_slice(&whole[start - first..end - first]);
-    }
-
-    fn read_blocks(&self, row: usize, start: usize, out: &mut [f32]) {
-        let from = row * self.row_bytes() + self.ty.row_bytes(start);
-        let bytes = &self.gguf.data(&self.tensor)[from..from + self.ty.row_bytes(out.len())];
-        self.ty.to_f32(bytes, out);
-        let Some(read) = &self.scattered else { return };
-        if read.fetch_add(1, Ordering::Relaxed) + 1 >= ROWS_KEPT {
-            read.store(0, Ordering::Relaxed);
-            self.gguf.advise_unneeded(&self.tensor);
-        }
-    }
-
-    /// Tells the system which rows are read next, so that they come in together and not fault by
-    /// fault (design §5.5). `rows` is sorted.
-    pub fn will_need(&self, rows: &[usize]) {
-        let bytes = self.row_bytes() as u64;
-        let ranges: Vec<_> =
-            rows.iter().map(|&row| row as u64 * bytes..(row as u64 + 1) * bytes).collect();
-        self.gguf.advise_will_need(&self.tensor, &ranges);
-    }
-
-    /// Bytes one row takes in the file.
-    pub fn row_bytes(&self) -> usize {
-        self.ty.row_bytes(self.tensor.ne[0] as usize)
-    }
-}
-
 impl TextWeights {
     /// Finds and checks every tensor of the model.
     ///
     /// # Errors
     /// A tensor that is missing, has another shape than the config says, or a type that cannot
     /// be used where it stands.
-    pub fn open(gguf: &Arc<Gguf>, config: &TextConfig) -> Result<Self, OpenError> {
-        let loader = Loader { gguf };
-        let c = config;
-        let (e, per_layer_row) = (c.embedding, c.per_layer * c.layers);
+    pub fn open(gguf: &Arc<Gguf>, cut: &Cut) -> Result<Self, OpenError> {
+        let loader = Loader { gguf, cut };
+        let c = &cut.config;
+        let (e, per_layer_row) = (c.embedding, c.per_layer * cut.whole);
         let token_embd = loader.table("token_embd.weight", e, c.vocabulary)?;
         let table = loader.find("per_layer_token_embd.weight")?;
         let mut per_layer_token_embd =
             loader.table("per_layer_token_embd.weight", per_layer_row, table.ne[1] as usize)?;
-        gguf.advise_random(&per_layer_token_embd.tensor);
-        per_layer_token_embd.scattered = Some(AtomicUsize::new(0));
+        per_layer_token_embd.read_here_and_there();
         let output = match gguf.tensor("output.weight") {
             Some(_) => loader.matrix("output.weight", &[e, c.vocabulary])?,
             None => loader.matrix("token_embd.weight", &[e, c.vocabulary])?,
@@ -151,8 +94,7 @@ impl TextWeights {
         Ok(Self {
             token_embd,
             per_layer_token_embd,
-            per_layer_model_proj: loader
-                .matrix("per_layer_model_proj.weight", &[e, per_layer_row])?,
+            per_layer_model_proj: loader.per_layer_model_proj(per_layer_row)?,
             per_layer_proj_norm: loader.small("per_layer_proj_norm.weight", &[c.per_layer])?,
             altup_proj: loader.matrix("altup_proj.weight", &[e, e, c.streams - 1])?,
             altup_unembd_proj: loader.matrix("altup_unembd_proj.weight", &[e, e, c.streams - 1])?,
@@ -193,7 +135,8 @@ impl TextWeights {
         };
         let globals =
             [&self.per_layer_model_proj, &self.altup_proj, &self.altup_unembd_proj, &self.output];
-        let rows = self.token_embd.row_bytes() + self.per_layer_token_embd.row_bytes();
+        let groups = self.per_layer_token_embd.bytes_of(config.per_layer * config.layers);
+        let rows = self.token_embd.row_bytes() + groups;
         self.layers.iter().enumerate().map(layer).sum::<usize>()
             + globals.map(Stored::len).iter().sum::<usize>()
             + rows
@@ -207,6 +150,8 @@ fn normal_tail(z: f32) -> f64 {
 
 struct Loader<'a> {
     gguf: &'a Arc<Gguf>,
+    /// Which part of the file's model is wanted.
+    cut: &'a Cut,
 }
 
 impl Loader<'_> {
@@ -262,7 +207,60 @@ impl Loader<'_> {
         // A file whose tensors are not aligned is legal and rare: its weights are copied.
         let copied = || Stored::copied(ty, ne, &self.gguf.data(tensor)[range.clone()]);
         let stored = mapped.or_else(copied).ok_or_else(|| self.no_memory(tensor, range.len()))?;
-        Ok(stored.named(&tensor.name))
+        Ok(self.named(stored, tensor))
+    }
+
+    /// With the name that a file of the cut has for it: statistics of a slice are a smaller
+    /// model's.
+    fn named(&self, stored: Stored, tensor: &Tensor) -> Stored {
+        match self.cut.rename(&tensor.name) {
+            Some(name) => stored.named(&name),
+            None => stored,
+        }
+    }
+
+    /// The first `width` columns of a matrix `expected`: its rows where they lie, further apart
+    /// than they are long.
+    fn columns(&self, name: &str, expected: [usize; 2], width: usize) -> Result<Stored, OpenError> {
+        let (tensor, ty) = self.checked(name, &expected)?;
+        let [full, rows] = expected;
+        if width == full {
+            return self.matrix(name, &expected);
+        }
+        let (stride, row_bytes) = (ty.row_bytes(full), ty.row_bytes(width));
+        let (ne, end) = ([width, rows, 1, 1], stride * (rows - 1) + row_bytes);
+        let mapped = Stored::over_rows(self.gguf, ty, ne, stride, |gguf| &gguf.data(tensor)[..end]);
+        let copied = || {
+            let rows = self.gguf.data(tensor).chunks_exact(stride).map(|row| &row[..row_bytes]);
+            Stored::gathered(ty, ne, rows)
+        };
+        let stored = mapped.or_else(copied);
+        let stored = stored.ok_or_else(|| self.no_memory(tensor, row_bytes * rows))?;
+        Ok(self.named(stored, tensor))
+    }
+
+    /// The first `rows` rows of a matrix `expected`.
+    fn rows(&self, name: &str, expected: [usize; 2], rows: usize) -> Result<Stored, OpenError> {
+        let (tensor, ty) = self.checked(name, &expected)?;
+        self.part(tensor, ty, 0, rows)
+    }
+
+    /// `[E, P·layers]` out of `[E, file_rows]`. The groups of layers that are not neighbours are
+    /// copied: every token reads the whole of it, so that no more of it is in memory than before.
+    fn per_layer_model_proj(&self, file_rows: usize) -> Result<Stored, OpenError> {
+        let c = &self.cut.config;
+        let (tensor, ty) =
+            self.checked("per_layer_model_proj.weight", &[c.embedding, file_rows])?;
+        let runs = self.cut.runs(0..c.layers);
+        if let [run] = &runs[..] {
+            return self.part(tensor, ty, run.start * c.per_layer, run.len() * c.per_layer);
+        }
+        let bytes = |layers: usize| layers * c.per_layer * ty.row_bytes(c.embedding);
+        let data = self.gguf.data(tensor);
+        let groups = runs.iter().map(|run| &data[bytes(run.start)..bytes(run.end)]);
+        let stored = Stored::gathered(ty, [c.embedding, c.layers * c.per_layer, 1, 1], groups);
+        let stored = stored.ok_or_else(|| self.no_memory(tensor, bytes(c.layers)))?;
+        Ok(self.named(stored, tensor))
     }
 
     fn no_memory(&self, tensor: &Tensor, bytes: usize) -> OpenError {
@@ -284,19 +282,25 @@ impl Loader<'_> {
         ty.to_f32(self.gguf.data(tensor), &mut values);
         let stored = Stored::from_f32(ne, &values)
             .ok_or_else(|| self.no_memory(tensor, values.len() * 4))?;
-        Ok(stored.named(name))
+        Ok(self.named(stored, tensor))
     }
 
     fn table(&self, name: &str, width: usize, rows: usize) -> Result<Table, OpenError> {
         let (tensor, ty) = self.checked(name, &[width, rows])?;
-        Ok(Table { gguf: self.gguf.clone(), tensor: tensor.clone(), ty, scattered: None })
+        Ok(Table::new(self.gguf, tensor, ty))
+    }
+
+    /// What the file calls a tensor of the layer.
+    fn name(&self, il: usize, suffix: &str) -> String {
+        format!("blk.{}.{suffix}.weight", self.cut.sources[il])
     }
 
     fn layer(&self, c: &TextConfig, il: usize) -> Result<LayerWeights, OpenError> {
-        let name = |suffix: &str| format!("blk.{il}.{suffix}.weight");
+        let name = |suffix: &str| self.name(il, suffix);
         let vector = |suffix: &str, len: usize| self.small(&name(suffix), &[len]);
         let matrix = |suffix: &str, n: usize, m: usize| self.matrix(&name(suffix), &[n, m]);
-        let (e, a, f, p, d) = (c.embedding, c.streams, c.ffn[il], c.per_layer, c.head_dim);
+        let (e, a, p, d) = (c.embedding, c.streams, c.per_layer, c.head_dim);
+        let (f, full) = (c.ffn[il], self.cut.full[il]);
         let (attn_q, attn_k, attn_v) = self.qkv(c, il)?;
         let kv_weights = match (attn_k, attn_v) {
             (Some(k), Some(v)) => Some(KvWeights { k, k_norm: vector("attn_k_norm", d)?, v }),
@@ -318,8 +322,8 @@ impl Loader<'_> {
             attn_output: matrix("attn_output", c.heads * d, e)?,
             post_attention_norm: vector("post_attention_norm", e)?,
             ffn_norm: vector("ffn_norm", e)?,
-            ffn_gate: matrix("ffn_gate", e, f)?,
-            ffn_up: matrix("ffn_up", e, f)?,
+            ffn_gate: self.rows(&name("ffn_gate"), [e, full], f)?,
+            ffn_up: self.rows(&name("ffn_up"), [e, full], f)?,
             ffn_down: self.down(c, il)?,
             post_ffw_norm: vector("post_ffw_norm", e)?,
             inp_gate: matrix("inp_gate", e, p)?,
@@ -330,11 +334,11 @@ impl Loader<'_> {
 
     /// `ffn_down` in the layout that the metadata announce, and in no other.
     fn down(&self, c: &TextConfig, il: usize) -> Result<Down, OpenError> {
-        let (e, f) = (c.embedding, c.ffn[il]);
-        let turned = format!("blk.{il}.ffn_down_t.weight");
+        let (e, f, full) = (c.embedding, c.ffn[il], self.cut.full[il]);
+        let turned = self.name(il, "ffn_down_t");
         let there = self.gguf.tensor(&turned).is_some();
         match (c.neuron_major, c.sparsity[il].is_some()) {
-            (true, true) if there => Ok(Down::Neurons(self.matrix(&turned, &[e, f])?)),
+            (true, true) if there => Ok(Down::Neurons(self.rows(&turned, [e, full], f)?)),
             (true, true) => Err(self.fault(Fault::MissingNeuronMajor(turned))),
             (true, false) if there => {
                 let problem = "neuron-major, but the layer is not sparse";
@@ -344,7 +348,7 @@ impl Loader<'_> {
                 let problem = "neuron-major, but gemma3n.cli.layout does not say so";
                 Err(self.fault(Fault::Layout { name: turned, problem }))
             }
-            _ => Ok(Down::Outputs(self.matrix(&format!("blk.{il}.ffn_down.weight"), &[f, e])?)),
+            _ => Ok(Down::Outputs(self.columns(&self.name(il, "ffn_down"), [full, e], f)?)),
         }
     }
 
@@ -357,15 +361,14 @@ impl Loader<'_> {
     ) -> Result<(Stored, Option<Stored>, Option<Stored>), OpenError> {
         let (e, q, kv) = (c.embedding, c.heads * c.head_dim, c.kv_heads * c.head_dim);
         let owns = il < c.owners();
-        let fused = format!("blk.{il}.attn_qkv.weight");
+        let fused = self.name(il, "attn_qkv");
         if self.gguf.tensor(&fused).is_some() {
             let (tensor, ty) = self.checked(&fused, &[e, q + 2 * kv])?;
             let rows = |first, count| self.part(tensor, ty, first, count);
             let own = |first| owns.then(|| rows(first, kv)).transpose();
             return Ok((rows(0, q)?, own(q)?, own(q + kv)?));
         }
-        let matrix =
-            |suffix: &str, m: usize| self.matrix(&format!("blk.{il}.{suffix}.weight"), &[e, m]);
+        let matrix = |suffix: &str, m: usize| self.matrix(&self.name(il, suffix), &[e, m]);
         let attn_q = matrix("attn_q", q)?;
         if !owns {
             return Ok((attn_q, None, None));
