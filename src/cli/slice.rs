@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 
 use super::Status;
-use super::making::MakingOptions;
+use super::making::{Making, MakingOptions};
 use super::output::{Hint, Output};
 use crate::files;
 use crate::gguf::Gguf;
@@ -103,7 +103,8 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     let slice = args.slice()?;
     let gguf = Arc::new(Gguf::open(input)?);
     let plan = files::slice::plan(&gguf, &slice)?;
-    args.making.make(&plan, &*gguf, target, output)
+    let making = Making { plan: &plan, source: &*gguf, target, split: None };
+    args.making.make_all(&[making], output)
 }
 
 /// The published slices as a table.
