@@ -13,9 +13,11 @@ use super::interrupt::Interrupt;
 use super::options::{at_most_processors, threads};
 use super::output::{Hint, Output};
 use super::progress::{Progress, Unit};
+use crate::files::Error;
+use crate::files::execute::{self, SAMPLED};
 use crate::files::plan::{Plan, PlannedTensor};
+use crate::files::quantize::{Share, shares};
 use crate::files::source::Source;
-use crate::files::{Error, execute};
 use crate::gguf::Fault;
 
 /// Flags of every command that makes files.
@@ -88,13 +90,14 @@ impl MakingOptions {
         let execute = || execute::execute(plan, source, target, self.force, &mut advance);
         let written = pool.build()?.install(execute);
         match written {
-            Ok(()) => {
+            Ok(losses) => {
                 bar.finish(output);
+                report(&shares(plan, &losses), output);
                 Ok(Status::Done)
             }
             Err(Error::Interrupted) => Ok(Status::Interrupted),
             Err(error @ Error::BeyondF16 { .. }) => {
-                Err(error).hint(|| "--type bf16 holds it".to_owned())
+                Err(error).hint(|| "the type BF16 holds it".to_owned())
             }
             Err(Error::Gguf(error)) if matches!(*error.fault, Fault::Exists) => {
                 Err(error).hint(overwrites)
@@ -106,6 +109,33 @@ impl MakingOptions {
 
 fn overwrites() -> String {
     "--force overwrites".to_owned()
+}
+
+/// Where the bits went, and what it cost, on stderr; nothing where no value lost anything.
+fn report(shares: &[Share], output: &Output) {
+    if shares.iter().all(|share| share.loss.relative().is_none()) {
+        return;
+    }
+    let total: u64 = shares.iter().map(|share| share.bytes).sum();
+    output.notice(format_args!(
+        "{:<16} {:<20} {:>10} {:>7} {:>8}",
+        "part", "types", "bits/value", "share", "error"
+    ));
+    for share in shares {
+        let types: Vec<_> = share.types.iter().map(|ty| ty.name()).collect();
+        let error = share.loss.relative().map_or("-".to_owned(), |error| format!("{error:.5}"));
+        output.notice(format_args!(
+            "{:<16} {:<20} {:>10.2} {:>5.1} % {error:>8}",
+            share.class,
+            types.join(", "),
+            share.bits_per_weight(),
+            share.bytes as f64 * 100.0 / total.max(1) as f64,
+        ));
+    }
+    output.notice(format_args!(
+        "error: RMS of the change, relative to the values, over one stretch in {SAMPLED}; - where \
+         none changed"
+    ));
 }
 
 /// The plan as a table on stdout: what is written, from what, how large.

@@ -68,7 +68,7 @@ pub enum Reason {
     Preset,
     /// By a pattern, or an option for tables or the head.
     Override,
-    /// Rows are no whole blocks of this type, which was meant.
+    /// Rows are no whole blocks of this type, which was meant, or a convolution can't use it.
     Fallback(TensorType),
 }
 
@@ -189,8 +189,13 @@ impl Chooser<'_> {
         let Some((ty, reason)) = self.meant(tensor, &place) else {
             return Choice { ty: tensor.ty, reason: Reason::Kept, transposed: false };
         };
+        let ty = if transposed { for_neurons(ty) } else { ty };
         let row_len = if transposed { tensor.ne[1] } else { tensor.ne[0] };
-        let fit = fitting(ty, row_len);
+        let fit = match fitting(ty, row_len) {
+            // llama.cpp's convolutions end the process on BF16.
+            BF16 if self.model.layers == 0 && tensor.ne[2..].iter().any(|&n| n > 1) => F16,
+            fit => fit,
+        };
         let reason = if fit == ty { reason } else { Reason::Fallback(ty) };
         Choice { ty: fit, reason, transposed }
     }
@@ -274,6 +279,17 @@ fn fitting(ty: TensorType, row_len: u64) -> TensorType {
         _ => F16,
     };
     if fits(smaller) { smaller } else { F16 }
+}
+
+/// The type itself, or one of about its size that the kernel for neuron-major matrices has and that
+/// needs no importance matrix: there is none for a matrix's rows.
+fn for_neurons(ty: TensorType) -> TensorType {
+    match ty {
+        IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S | TQ1_0 | TQ2_0 | Q1_0 | Q2_0 => Q2_K,
+        IQ3_XXS | IQ3_S => Q3_K,
+        MXFP4 | NVFP4 => Q4_0,
+        ty => ty,
+    }
 }
 
 /// Whether the type is so low, or the mixture so made, that llama-quantize refuses to make this
