@@ -1,7 +1,12 @@
 //! Our own presets: what they change beside the standard mixture, and that nothing else differs.
 
-use super::*;
+use std::sync::Arc;
+
+use gemma3n::files::quantize::{Candidate, Model, choose};
 use gemma3n::gguf::Layout;
+use gemma3n::model::text::TextModel;
+
+use super::*;
 
 /// The widest micro model, from its checkpoint, in F16.
 pub fn wide(home: &Home) -> PathBuf {
@@ -80,6 +85,23 @@ fn nm_turns_ffn_down_of_sparse_layers() {
         assert_eq!(made.data(turned), gemma3n::ggml::quantize(ty, &transposed, e).unwrap());
     }
     assert!(sparsity.iter().any(|cut| *cut > 0.0));
+    TextModel::open(&Arc::new(made)).expect("a model that loads here");
+}
+
+/// Without an importance matrix for its rows, a turned matrix has a type that needs none.
+#[test]
+fn nm_has_types_of_the_kernel() {
+    let candidate = |name| Candidate { name, ne: [512, 256, 1, 1], ty: TensorType::F16 };
+    let candidates = [candidate("blk.0.ffn_down.weight"), candidate("blk.1.ffn_down.weight")];
+    let model = Model { layers: 2, sparse: vec![true, false], ..Model::default() };
+    let expected =
+        [("IQ2_XXS", TensorType::Q2_K), ("IQ3_S", TensorType::Q3_K), ("Q5_1", TensorType::Q5_1)];
+    for (name, turned) in expected {
+        let preset = Preset::from_name(&format!("{name}-nm")).unwrap();
+        let chosen = choose(&Wanted::new(preset), &model, &candidates);
+        assert_eq!((chosen[0].ty, chosen[0].transposed), (turned, true), "{name}");
+        assert_eq!((chosen[1].ty.name(), chosen[1].transposed), (name, false));
+    }
 }
 
 #[test]
