@@ -24,8 +24,9 @@ pub enum QuantizeError {
     NotFinite { index: usize, value: f32 },
 }
 
-/// What searching the grids of IQ types can square and sum in f32.
-const LARGEST: f32 = 65504.0;
+/// From here on F16 has infinity, and scales are F16; up to here the searches of IQ types can
+/// square and sum in f32.
+const END: f32 = 65520.0;
 const MOST_IMPORTANT: f32 = 1e15;
 
 /// Quantizes rows of `row_len` values, one after the other, without an importance matrix.
@@ -73,9 +74,11 @@ pub fn quantize_into(
     {
         return Err(QuantizeError::Shape { ty, values: values.len(), row_len });
     }
-    let largest = if ty.is_quantized() { LARGEST } else { f32::MAX };
-    let bad = |value: &f32| !(-largest..=largest).contains(value);
-    if let Some(index) = values.iter().position(bad) {
+    let end = if ty.is_quantized() { END } else { f32::INFINITY };
+    let fits = |value: &f32| value.abs() < end;
+    // Without a branch for each value, several are compared at a time.
+    if !values.iter().fold(true, |all, value| all & fits(value)) {
+        let index = values.iter().position(|value| !fits(value)).unwrap_or(0);
         return Err(QuantizeError::NotFinite { index, value: values[index] });
     }
     if values.is_empty() {
@@ -220,7 +223,7 @@ mod tests {
     #[test]
     fn extremes_do_not_end_the_process() {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
-        let sizes = [0.0, 1e-45, 1e-30, 1e-12, 1e-4, 1.0, 1e4, LARGEST];
+        let sizes = [0.0, 1e-45, 1e-30, 1e-12, 1e-4, 1.0, 1e4, 65519.0];
         let weights = [0.0, 1e-45, 1e-30, 1e-6, 1.0, 1e6, MOST_IMPORTANT];
         let types = (0..sys::GGML_TYPE_COUNT).filter_map(Type::weight_from_id);
         for ty in types.filter(|ty| has_quantizer(*ty)) {

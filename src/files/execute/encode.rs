@@ -7,6 +7,7 @@
 
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -21,6 +22,10 @@ use crate::gguf::TensorType;
 const TASK: usize = 64 << 10;
 /// One in so many tasks is compared with what was encoded.
 pub const SAMPLED: usize = 8;
+
+/// From here on values round to infinity.
+const F16_END: f32 = 65520.0;
+const BF16_END: f32 = f32::from_bits(0x7f7f_8000);
 
 /// What a tensor lost on the way to its type: sums over the sampled values.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -188,12 +193,19 @@ impl<'a> Encoder<'a> {
         first_row: u64,
     ) -> Result<(), Error> {
         let through_f16 = ty == TensorType::F16 || ty.is_quantized() && place.ty != ty;
-        let fits = |value: f32| match ty {
-            _ if through_f16 => f16::from_f32(value).is_finite(),
-            TensorType::BF16 => bf16::from_f32(value).is_finite(),
-            _ => value.is_finite(),
+        let limit = match ty {
+            _ if through_f16 => F16_END,
+            TensorType::BF16 => BF16_END,
+            _ => f32::INFINITY,
         };
-        let Some(at) = self.values.par_iter().position_first(|&value| !fits(value)) else {
+        let fits = |value: &f32| value.abs() < limit;
+        // Without a branch for each value, several are compared at a time.
+        let whole = |values: &[f32]| values.iter().fold(true, |all, value| all & fits(value));
+        let bad = self.values.par_chunks(TASK).enumerate().find_map_first(|(task, values)| {
+            let at = if whole(values) { None } else { values.iter().position(|v| !fits(v)) };
+            at.map(|at| task * TASK + at)
+        });
+        let Some(at) = bad else {
             return Ok(());
         };
         let value = self.values[at];
@@ -233,7 +245,7 @@ fn encode(tensor: &PlannedTensor, values: &[f32], bytes: &mut Vec<u8>) -> Result
         .map(|(index, (values, bytes))| {
             match tensor.target.ty {
                 TensorType::F32 => unmap(values, bytes, f32::to_le_bytes),
-                TensorType::F16 => unmap(values, bytes, |x| f16::from_f32(x).to_le_bytes()),
+                TensorType::F16 => unmap_f16(values, bytes),
                 TensorType::BF16 => unmap(values, bytes, |x| bf16::from_f32(x).to_le_bytes()),
                 _ => ggml::quantize_into(ty, values, row_len, importance, bytes)?,
             }
@@ -252,6 +264,18 @@ fn encode(tensor: &PlannedTensor, values: &[f32], bytes: &mut Vec<u8>) -> Result
 fn unmap<const N: usize>(values: &[f32], bytes: &mut [u8], write: impl Fn(f32) -> [u8; N]) {
     for (value, bytes) in values.iter().zip(bytes.as_chunks_mut::<N>().0) {
         *bytes = write(*value);
+    }
+}
+
+/// As the others, but many at a time: half asks at each call what the processor can do.
+fn unmap_f16(values: &[f32], bytes: &mut [u8]) {
+    let mut packed = [f16::ZERO; 256];
+    for (values, bytes) in values.chunks(packed.len()).zip(bytes.chunks_mut(2 * packed.len())) {
+        let packed = &mut packed[..values.len()];
+        packed.convert_from_f32_slice(values);
+        for (value, bytes) in packed.iter().zip(bytes.as_chunks_mut::<2>().0) {
+            *bytes = value.to_le_bytes();
+        }
     }
 }
 
