@@ -14,9 +14,11 @@ use super::interrupt::Interrupt;
 use super::options::{at_most_processors, threads};
 use super::output::{Hint, Output};
 use super::progress::{Progress, Unit};
+use crate::files::Error;
+use crate::files::execute::{self, Loss, SAMPLED};
 use crate::files::plan::{Plan, PlannedTensor};
+use crate::files::quantize::{Share, shares};
 use crate::files::source::Source;
-use crate::files::{Error, execute};
 use crate::gguf::{Fault, Finished, Layout, Writer, parts, same_file};
 
 /// Flags of every command that makes files.
@@ -100,15 +102,21 @@ impl MakingOptions {
         // From here on temporary files stand beside the targets, which Ctrl-C must not leave.
         let interrupt = Interrupt::install()?;
         interrupt.catch();
-        let mut finished = Vec::new();
+        let (mut finished, mut lost) = (Vec::new(), Vec::new());
         for (making, parts) in makings.iter().zip(parts) {
             match self.write(making, parts, &interrupt, output) {
-                Ok(files) => finished.extend(files),
+                Ok((files, losses)) => {
+                    finished.extend(files);
+                    lost.push(shares(making.plan, &losses));
+                }
                 Err(Error::Interrupted) => return Ok(Status::Interrupted),
                 Err(error) => return hinted(error),
             }
         }
         parts::publish(finished).or_else(|error| hinted(error.into()))?;
+        for shares in &lost {
+            report(shares, output);
+        }
         Ok(Status::Done)
     }
 
@@ -118,7 +126,7 @@ impl MakingOptions {
         parts: Vec<(PathBuf, Layout)>,
         interrupt: &Interrupt,
         output: &Output,
-    ) -> Result<Vec<Finished>, Error> {
+    ) -> Result<(Vec<Finished>, Vec<Loss>), Error> {
         let encoded = parts.iter().map(|(_, layout)| layout.encode().map_or(0, |it| it.len));
         let asked = interrupt.flag();
         let what = format!("Writing {}", making.target.display());
@@ -158,6 +166,33 @@ fn hinted<T>(error: Error) -> anyhow::Result<T> {
 
 fn overwrites() -> String {
     "--force overwrites".to_owned()
+}
+
+/// Where the bits went, and what it cost, on stderr; nothing where no value lost anything.
+fn report(shares: &[Share], output: &Output) {
+    if shares.iter().all(|share| share.loss.relative().is_none()) {
+        return;
+    }
+    let total: u64 = shares.iter().map(|share| share.bytes).sum();
+    output.notice(format_args!(
+        "{:<16} {:<20} {:>10} {:>7} {:>8}",
+        "part", "types", "bits/value", "share", "error"
+    ));
+    for share in shares {
+        let types: Vec<_> = share.types.iter().map(|ty| ty.name()).collect();
+        let error = share.loss.relative().map_or("-".to_owned(), |error| format!("{error:.5}"));
+        output.notice(format_args!(
+            "{:<16} {:<20} {:>10.2} {:>5.1} % {error:>8}",
+            share.class,
+            types.join(", "),
+            share.bits_per_weight(),
+            share.bytes as f64 * 100.0 / total.max(1) as f64,
+        ));
+    }
+    output.notice(format_args!(
+        "error: RMS of the change, relative to the values, over one stretch in {SAMPLED}; - where \
+         none changed"
+    ));
 }
 
 /// The plan as a table on stdout: what is written, from what, how large.

@@ -18,6 +18,7 @@ mod models;
 mod options;
 mod output;
 mod progress;
+mod quantize;
 mod repl;
 mod slice;
 mod verify;
@@ -46,6 +47,7 @@ Examples:
   git diff | gemma3n chat \"Write a commit message\"
   gemma3n inspect model.gguf                    what a file is
   gemma3n convert ./gemma-3n-E2B-it -o e2b.gguf
+  gemma3n quantize e2b.gguf e2b-Q4_K_M.gguf Q4_K_M
   gemma3n COMMAND --help                        flags and examples of a command
 
 GEMMA3N_MODEL names the model where -m does not.";
@@ -71,6 +73,7 @@ enum Command {
     /// Show what a GGUF file is
     Inspect(inspect::Args),
     Man(man::Args),
+    Quantize(quantize::Args),
     Slice(slice::Args),
     Verify(verify::Args),
 }
@@ -88,6 +91,7 @@ impl Command {
                 Ok(Status::Done)
             }
             Self::Man(args) => man::run(args, output),
+            Self::Quantize(args) => quantize::run(args, output),
             Self::Slice(args) => slice::run(args, output),
             Self::Verify(args) => verify::run(args, output),
         }

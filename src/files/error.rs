@@ -17,9 +17,6 @@ pub enum Error {
     #[error(transparent)]
     Gguf(#[from] gguf::Error),
 
-    #[error(transparent)]
-    Open(#[from] OpenError),
-
     #[error("tensor {tensor}: {fault}")]
     Plan { tensor: String, fault: gguf::Fault },
 
@@ -55,6 +52,33 @@ pub enum Error {
 
     #[error("{}: is one of the files that it would be made from", path.display())]
     OverInput { path: PathBuf },
+
+    #[error("{}: expected a Gemma 3n text model or its towers, found general.architecture {found}", path.display())]
+    Architecture { path: PathBuf, found: String },
+
+    #[error("{preset} is for text models, not for towers")]
+    TextOnly { preset: String },
+
+    #[error(
+        "{}: tensor {tensor}: is {from} already, and quantizing it again to {to} loses more",
+        path.display()
+    )]
+    Requantize { path: PathBuf, tensor: String, from: TensorType, to: TensorType },
+
+    #[error("tensor {tensor}: {ty} needs an importance matrix, and there is none for it")]
+    NeedsImportance { tensor: String, ty: TensorType },
+
+    #[error(
+        "{}: entry {tensor}: expected values for {expected} columns, found {found}",
+        path.display()
+    )]
+    ImportanceLength { path: PathBuf, tensor: String, expected: u64, found: u64 },
+
+    #[error(transparent)]
+    Model(#[from] OpenError),
+
+    #[error("a thread can't be started: {0}")]
+    Thread(io::Error),
 
     #[error("interrupted")]
     Interrupted,

@@ -1,27 +1,34 @@
 //! Carries a plan out: reads, converts and writes in chunks, so that memory stays small whatever
 //! the model's size.
 //!
-//! A chunk is about 2 Mi elements in whole rows: 8 MiB as f32, and at most as much read and as
-//! much written; only a transposed tensor is held as a whole. Weights that are not finite, or not
-//! finite any more in F16, are errors, not infinities in the file.
+//! Three stages run side by side: one thread reads, the caller's pool decodes, checks and encodes,
+//! one thread writes. A chunk is about 2 Mi elements in whole rows: 8 MiB as f32, and at most as
+//! much read and as much written; a few are on the way at a time, and only a transposed tensor is
+//! held as a whole. Weights that are not finite, or not finite any more in F16, are errors, not
+//! infinities in the file.
 
-use std::ops::{ControlFlow, Range};
+mod encode;
+mod read;
+
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::thread::{self, Builder, ScopedJoinHandle};
 
-use half::{bf16, f16};
-use rayon::prelude::*;
+use encode::Encoder;
+pub use encode::{Loss, SAMPLED};
+use read::Reader;
 
-use crate::ggml::{self, Type};
 use crate::gguf::parts::{Parts, publish};
-use crate::gguf::{Finished, Layout, TensorType, same_file};
+use crate::gguf::{Finished, Layout, same_file};
 
 use super::error::Error;
-use super::plan::{Part, Plan, PlannedTensor, Segment, Stored};
-use super::source::{Files, Place, Source};
+use super::plan::Plan;
+use super::source::Source;
 
 const CHUNK: u64 = 2 << 20;
-/// Elements that one task converts, at least.
-const TASK: usize = 64 << 10;
+/// Chunks that wait between two stages, at most.
+const WAITING: usize = 2;
 
 /// Hears of the work's progress, and may end it.
 pub trait Progress: Send {
@@ -36,7 +43,37 @@ impl<F: FnMut(u64, u64) -> ControlFlow<()> + Send> Progress for F {
     }
 }
 
-/// Writes the planned file from a source's tensors.
+/// A stretch of a segment, as the source has it.
+struct Piece {
+    /// Which of the plan's tensors, and which of its segments.
+    tensor: usize,
+    segment: usize,
+    /// The first row read, of the stored tensor.
+    first_row: u64,
+    /// Nothing for a fill.
+    stored: Vec<u8>,
+}
+
+/// A stretch of a tensor, as the file is to have it.
+struct Encoded {
+    tensor: usize,
+    bytes: Vec<u8>,
+}
+
+/// Why a stage stops: an error of its own, or because a later stage has.
+enum Stop {
+    Failed(Box<Error>),
+    NotWanted,
+}
+
+impl<E: Into<Error>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Failed(Box::new(error.into()))
+    }
+}
+
+/// Writes the planned file from a source's tensors. Gives back what each tensor lost, as far as
+/// its values changed.
 ///
 /// # Errors
 /// The plan doesn't fit the format; the target exists (without `overwrite`) or is one of the
@@ -47,9 +84,11 @@ pub fn execute(
     target: &Path,
     overwrite: bool,
     progress: &mut dyn Progress,
-) -> Result<(), Error> {
+) -> Result<Vec<Loss>, Error> {
     let parts = vec![(target.to_owned(), plan.layout()?)];
-    Ok(publish(write(plan, source, parts, overwrite, progress)?)?)
+    let (files, losses) = write(plan, source, parts, overwrite, progress)?;
+    publish(files)?;
+    Ok(losses)
 }
 
 /// Writes the planned file in the parts that [`crate::gguf::parts::split`] has made of its layout.
@@ -63,262 +102,74 @@ pub fn write(
     parts: Vec<(PathBuf, Layout)>,
     overwrite: bool,
     progress: &mut dyn Progress,
-) -> Result<Vec<Finished>, Error> {
+) -> Result<(Vec<Finished>, Vec<Loss>), Error> {
     for (target, _) in &parts {
         if source.files().iter().any(|file| same_file(file, target)) {
             return Err(Error::OverInput { path: target.clone() });
         }
     }
-    let writer = Parts::create(parts, overwrite)?;
+    let mut writer = Parts::create(parts, overwrite)?;
+    let (to_encoder, pieces) = sync_channel(WAITING);
+    let (to_writer, encoded) = sync_channel(WAITING);
+    // Buffers go back to where they are filled again.
+    let (read_again, empty_pieces) = channel();
+    let (encode_again, empty_encoded) = channel();
+    let losses = thread::scope(|scope| {
+        let reader = Reader::new(plan, source, to_encoder, empty_pieces);
+        let reading = Builder::new().spawn_scoped(scope, move || reader.run());
+        let reading = reading.map_err(Error::Thread)?;
+        let (writer, progress) = (&mut writer, &mut *progress);
+        let append = move || append(plan, writer, progress, &encoded, &encode_again);
+        let writing = Builder::new().spawn_scoped(scope, append).map_err(Error::Thread)?;
+        let encoder = Encoder::new(plan, source, to_writer, empty_encoded);
+        let encoding = encoder.run(&pieces, &read_again);
+        // The reader may be waiting for room.
+        drop(pieces);
+        let (read, written) = (joined(reading), joined(writing));
+        // A stage that is not wanted any more stops because of a later one.
+        failure(written)?;
+        let losses = match encoding {
+            Ok(losses) => losses,
+            Err(stop) => {
+                failure(Err(stop))?;
+                Vec::new()
+            }
+        };
+        failure(read)?;
+        Ok::<_, Error>(losses)
+    })?;
+    Ok((writer.complete()?, losses))
+}
+
+fn failure(ended: Result<(), Stop>) -> Result<(), Error> {
+    match ended {
+        Err(Stop::Failed(error)) => Err(*error),
+        Ok(()) | Err(Stop::NotWanted) => Ok(()),
+    }
+}
+
+fn joined<T>(stage: ScopedJoinHandle<'_, T>) -> T {
+    stage.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The last stage.
+fn append(
+    plan: &Plan,
+    writer: &mut Parts,
+    progress: &mut dyn Progress,
+    encoded: &Receiver<Encoded>,
+    empty: &Sender<Vec<u8>>,
+) -> Result<(), Stop> {
     let total = writer.file_len();
-    let files = Files::default();
-    let mut job = Job { source, files, writer, progress, done: 0, total, chunk: Chunk::default() };
-    for tensor in &plan.tensors {
-        job.write_tensor(tensor)?;
-    }
-    Ok(job.writer.complete()?)
-}
-
-struct Job<'a> {
-    source: &'a dyn Source,
-    files: Files,
-    writer: Parts,
-    progress: &'a mut dyn Progress,
-    done: u64,
-    total: u64,
-    chunk: Chunk,
-}
-
-/// The buffers of one chunk.
-#[derive(Default)]
-struct Chunk {
-    stored: Vec<u8>,
-    values: Vec<f32>,
-    encoded: Vec<u8>,
-}
-
-impl Job<'_> {
-    fn write_tensor(&mut self, tensor: &PlannedTensor) -> Result<(), Error> {
-        for segment in &tensor.segments {
-            match segment {
-                Segment::Stored(stored) => self.write_stored(tensor, stored)?,
-                Segment::Fill { value, elements } => self.write_fill(tensor, *value, *elements)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn write_stored(&mut self, tensor: &PlannedTensor, stored: &Stored) -> Result<(), Error> {
-        let place = self.source.find(&stored.name)?;
-        let (rows, columns) = match &stored.part {
-            Part::All => (0..place.rows, None),
-            Part::Cut { rows, columns } => (rows.clone(), Some(&columns[..])),
-            Part::Transposed => return self.write_transposed(tensor, stored, &place),
-        };
-        let step = (CHUNK / place.row_len.max(1)).max(1);
-        let mut first = rows.start;
-        while first < rows.end {
-            let end = rows.end.min(first + step);
-            self.read(stored, &place, first..end)?;
-            if let Some(columns) = columns {
-                self.keep_columns(stored, &place, columns)?;
-            }
-            if place.ty == tensor.target.ty && place.ty.is_quantized() {
-                std::mem::swap(&mut self.chunk.stored, &mut self.chunk.encoded);
-                self.write(tensor)?;
-            } else {
-                self.decode(stored, &place)?;
-                self.check_finite(tensor.target.ty, stored, &place, first)?;
-                self.put(tensor)?;
-            }
-            first = end;
-        }
-        Ok(())
-    }
-
-    fn write_transposed(
-        &mut self,
-        tensor: &PlannedTensor,
-        stored: &Stored,
-        place: &Place,
-    ) -> Result<(), Error> {
-        self.read(stored, place, 0..place.rows)?;
-        self.decode(stored, place)?;
-        self.check_finite(tensor.target.ty, stored, place, 0)?;
-        let values = std::mem::take(&mut self.chunk.values);
-        let (rows, row_len) = (place.rows as usize, place.row_len as usize);
-        let step = (CHUNK as usize / rows.max(1)).max(1);
-        for first in (0..row_len).step_by(step) {
-            let columns = first..row_len.min(first + step);
-            self.chunk.values.clear();
-            self.chunk.values.resize(rows * columns.len(), 0.0);
-            let transposed = self.chunk.values.par_chunks_mut(rows);
-            transposed.zip(columns.into_par_iter()).for_each(|(out, column)| {
-                for (row, value) in out.iter_mut().enumerate() {
-                    *value = values[row * row_len + column];
-                }
-            });
-            self.put(tensor)?;
-        }
-        Ok(())
-    }
-
-    /// The source's bytes of these rows.
-    fn read(&mut self, stored: &Stored, place: &Place, rows: Range<u64>) -> Result<(), Error> {
-        let row_bytes = place.row_bytes();
-        let bytes = &mut self.chunk.stored;
-        bytes.resize(((rows.end - rows.start) * row_bytes) as usize, 0);
-        let offset = place.offset + rows.start * row_bytes;
-        self.files.read(place.path, offset, bytes).map_err(|source| {
-            let (path, tensor) = (place.path.to_owned(), stored.name.clone());
-            Error::Read { path, tensor, source }
-        })
-    }
-
-    /// Of each row read, only these columns: they move to the front, where what was there before
-    /// is no longer needed.
-    fn keep_columns(
-        &mut self,
-        stored: &Stored,
-        place: &Place,
-        columns: &[Range<u64>],
-    ) -> Result<(), Error> {
-        let at = |column| place.ty.row_bytes(column).map(|bytes| bytes as usize);
-        let ranges: Option<Vec<_>> =
-            columns.iter().map(|range| Some(at(range.start)?..at(range.end)?)).collect();
-        let ranges = ranges.ok_or_else(|| Error::NotWholeBlocks {
-            path: place.path.to_owned(),
-            tensor: stored.name.clone(),
-            ty: place.ty,
-        })?;
-        let bytes = &mut self.chunk.stored;
-        let row_bytes = place.row_bytes() as usize;
-        let mut end = 0;
-        for start in (0..bytes.len()).step_by(row_bytes.max(1)) {
-            for range in &ranges {
-                bytes.copy_within(start + range.start..start + range.end, end);
-                end += range.len();
-            }
-        }
-        bytes.truncate(end);
-        Ok(())
-    }
-
-    fn write_fill(
-        &mut self,
-        tensor: &PlannedTensor,
-        value: f32,
-        elements: u64,
-    ) -> Result<(), Error> {
-        let row_len = tensor.target.ne[0].max(1);
-        let step = (CHUNK / row_len).max(1) * row_len;
-        let mut left = elements;
-        while left > 0 {
-            let len = left.min(step) as usize;
-            self.chunk.values.clear();
-            self.chunk.values.resize(len, value);
-            self.put(tensor)?;
-            left -= len as u64;
-        }
-        Ok(())
-    }
-
-    /// stored bytes → values
-    fn decode(&mut self, stored: &Stored, place: &Place) -> Result<(), Error> {
-        let Some(ty) = Type::weight_from_id(place.ty.id()) else {
-            return Err(Error::NotReadable {
-                path: place.path.to_owned(),
-                tensor: stored.name.clone(),
-                ty: place.ty,
-            });
-        };
-        let Chunk { stored: bytes, values, .. } = &mut self.chunk;
-        values.resize(bytes.len() / ty.row_bytes(ty.block_len()) * ty.block_len(), 0.0);
-        let task = TASK.next_multiple_of(ty.block_len());
-        bytes
-            .par_chunks(ty.row_bytes(task))
-            .zip(values.par_chunks_mut(task))
-            .for_each(|(bytes, values)| ty.to_f32(bytes, values));
-        Ok(())
-    }
-
-    fn check_finite(
-        &self,
-        ty: TensorType,
-        stored: &Stored,
-        place: &Place,
-        first_row: u64,
-    ) -> Result<(), Error> {
-        let fits = |value: f32| match ty {
-            TensorType::F16 => f16::from_f32(value).is_finite(),
-            TensorType::BF16 => bf16::from_f32(value).is_finite(),
-            _ => value.is_finite(),
-        };
-        let Some(at) = self.chunk.values.par_iter().position_first(|&value| !fits(value)) else {
-            return Ok(());
-        };
-        let value = self.chunk.values[at];
-        let (path, tensor) = (place.path.to_owned(), stored.name.clone());
-        let index = first_row * place.row_len + at as u64;
-        Err(match value.is_finite() {
-            true if ty == TensorType::F16 => Error::BeyondF16 { path, tensor, index, value },
-            _ => Error::NotFinite { path, tensor, index, value },
-        })
-    }
-
-    /// Encodes and writes the chunk's values.
-    fn put(&mut self, tensor: &PlannedTensor) -> Result<(), Error> {
-        self.chunk.encode(tensor)?;
-        self.write(tensor)
-    }
-
-    /// Writes the chunk's encoded bytes.
-    fn write(&mut self, tensor: &PlannedTensor) -> Result<(), Error> {
-        self.writer.append(&tensor.target.name, &self.chunk.encoded)?;
-        self.done += self.chunk.encoded.len() as u64;
-        match self.progress.advance(self.done, self.total) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Interrupted),
+    let mut done = 0;
+    for Encoded { tensor, bytes } in encoded {
+        writer.append(&plan.tensors[tensor].target.name, &bytes)?;
+        done += bytes.len() as u64;
+        // There is nobody to take it when the encoder is done.
+        empty.send(bytes).ok();
+        if progress.advance(done, total).is_break() {
+            return Err(Error::Interrupted.into());
         }
     }
-}
-
-impl Chunk {
-    /// values → encoded bytes
-    fn encode(&mut self, tensor: &PlannedTensor) -> Result<(), Error> {
-        let ty = tensor.target.ty;
-        let (values, encoded) = (&self.values, &mut self.encoded);
-        encoded.resize(values.len() / ty.block_len() as usize * ty.block_bytes() as usize, 0);
-        match ty {
-            TensorType::F32 => unmap(values, encoded, f32::to_le_bytes),
-            TensorType::F16 => unmap(values, encoded, |x| f16::from_f32(x).to_le_bytes()),
-            TensorType::BF16 => unmap(values, encoded, |x| bf16::from_f32(x).to_le_bytes()),
-            _ => return quantize(tensor, values, encoded),
-        }
-        Ok(())
-    }
-}
-
-fn quantize(tensor: &PlannedTensor, values: &[f32], encoded: &mut [u8]) -> Result<(), Error> {
-    let name = || tensor.target.name.clone();
-    let ty = Type::weight_from_id(tensor.target.ty.id())
-        .ok_or_else(|| Error::NotWritable { tensor: name(), ty: tensor.target.ty })?;
-    let row_len = tensor.target.ne[0] as usize;
-    let task = TASK.div_ceil(row_len) * row_len;
-    values
-        .par_chunks(task)
-        .zip(encoded.par_chunks_mut(ty.row_bytes(task)))
-        .try_for_each(|(values, encoded)| {
-            encoded.copy_from_slice(&ggml::quantize(ty, values, row_len)?);
-            Ok(())
-        })
-        .map_err(|source| Error::Quantize { tensor: name(), source })
-}
-
-fn unmap<const N: usize>(values: &[f32], bytes: &mut [u8], write: impl Fn(f32) -> [u8; N] + Sync) {
-    values.par_chunks(TASK).zip(bytes.par_chunks_mut(TASK * N)).for_each(|(values, bytes)| {
-        for (value, bytes) in values.iter().zip(bytes.as_chunks_mut::<N>().0) {
-            *bytes = write(*value);
-        }
-    });
+    Ok(())
 }

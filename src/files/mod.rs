@@ -4,6 +4,7 @@
 //! - [`execute`]: the one streaming executor.
 //! - [`source`]: where tensors are read from.
 //! - [`convert`]: a Hugging Face checkpoint → a plan.
+//! - [`quantize`]: a GGUF file → one with other types; which tensor gets which.
 //! - [`imatrix`]: statistics of activations, and their files.
 //! - [`slice`]: a smaller model inside a bigger one → a plan.
 
@@ -12,6 +13,7 @@ mod error;
 pub mod execute;
 pub mod imatrix;
 pub mod plan;
+pub mod quantize;
 pub mod slice;
 pub mod source;
 

@@ -30,7 +30,7 @@ pub use graph::{Element, Graph, Input, Output, RunError};
 pub use machine::check_machine;
 pub use neurons::Survivors;
 pub use product_nodes::Quantized;
-pub use quantize::{QuantizeError, quantize};
+pub use quantize::{QuantizeError, has_quantizer, quantize, quantize_into, requires_importance};
 pub use store::Stored;
 pub use threads::Threads;
 pub use types::Type;

@@ -1,0 +1,231 @@
+//! A GGUF file → a plan for one with other types.
+//!
+//! Metadata stay, but for what describes the old file: `general.file_type`,
+//! `general.quantization_version`, `split.*`. Facts: gguf.md 5; reference: llama-quant.cpp.
+
+pub mod choice;
+mod preset;
+mod rules;
+mod shares;
+
+use std::path::PathBuf;
+
+pub use choice::{Candidate, Choice, Model, Reason, Wanted, choose};
+pub use preset::{Family, Preset, Standard};
+pub use shares::{Share, shares};
+
+use choice::{needs_importance, transposed_name};
+
+use super::error::Error;
+use super::imatrix::ImportanceMatrix;
+use super::plan::{Part, Plan, PlannedTensor, Segment, Stored};
+use crate::ggml::{self, Type};
+use crate::gguf::{Gguf, Layout, Tensor, TensorPlan, TensorType};
+use crate::model::config::TextConfig;
+
+/// `gemma3n.cli.layout`: the sparse layers' `ffn_down` has a row a neuron.
+const NEURON_MAJOR: u32 = 1;
+/// The version of the quantized types, the same since 2023.
+const QUANTIZATION_VERSION: u32 = 2;
+
+/// How a file is to be quantized.
+#[derive(Debug)]
+pub struct Options {
+    pub wanted: Wanted,
+    /// May tensors that are quantized already be quantized again?
+    pub requantize: bool,
+    pub importance: Option<Importance>,
+}
+
+/// An importance matrix and where it was read.
+#[derive(Debug)]
+pub struct Importance {
+    pub path: PathBuf,
+    pub matrix: ImportanceMatrix,
+}
+
+/// Whether ggml can write the type.
+pub fn is_writable(ty: TensorType) -> bool {
+    Type::weight_from_id(ty.id()).is_some_and(ggml::has_quantizer)
+}
+
+/// Plans the quantization of a text model or of towers.
+///
+/// # Errors
+/// The file is neither; a tensor is quantized already; an importance matrix is needed and not
+/// there, or doesn't fit.
+pub fn plan(source: &Gguf, options: &Options) -> Result<Plan, Error> {
+    let model = model(source, options)?;
+    let planner = Planner { source, options, model };
+    let candidates: Vec<_> = source
+        .tensors()
+        .iter()
+        .map(|tensor| Candidate { name: &tensor.name, ne: tensor.ne, ty: tensor.ty })
+        .collect();
+    let choices = choose(&options.wanted, &planner.model, &candidates);
+    let tensors: Vec<_> = source
+        .tensors()
+        .iter()
+        .zip(&choices)
+        .map(|(tensor, choice)| planner.planned(tensor, choice))
+        .collect::<Result<_, _>>()?;
+    let metadata = planner.metadata(&choices);
+    let notices = planner.notices(&choices, &tensors);
+    Ok(Plan { metadata, tensors, left_out: Vec::new(), notices })
+}
+
+fn model(source: &Gguf, options: &Options) -> Result<Model, Error> {
+    let preset = options.wanted.preset;
+    let mut model = match source.metadata().str("general.architecture")? {
+        Some("gemma3n") => Model::of_text(&TextConfig::read(source)?),
+        Some("clip") if preset.family == Family::Standard => Model::default(),
+        Some("clip") => return Err(Error::TextOnly { preset: preset.to_string() }),
+        found => {
+            let found = found.unwrap_or("missing").to_owned();
+            return Err(Error::Architecture { path: source.path().to_owned(), found });
+        }
+    };
+    model.importance = options.importance.is_some();
+    Ok(model)
+}
+
+struct Planner<'a> {
+    source: &'a Gguf,
+    options: &'a Options,
+    model: Model,
+}
+
+impl Planner<'_> {
+    fn planned(&self, tensor: &Tensor, choice: &Choice) -> Result<PlannedTensor, Error> {
+        let changes = choice.transposed || choice.ty != tensor.ty;
+        if changes && tensor.ty.is_quantized() && !self.options.requantize {
+            return Err(Error::Requantize {
+                path: self.source.path().to_owned(),
+                tensor: tensor.name.clone(),
+                from: tensor.ty,
+                to: choice.ty,
+            });
+        }
+        if changes && !is_writable(choice.ty) {
+            return Err(Error::NotWritable { tensor: tensor.name.clone(), ty: choice.ty });
+        }
+        let mut target = TensorPlan {
+            name: tensor.name.clone(),
+            ne: tensor.ne,
+            n_dims: tensor.n_dims,
+            ty: choice.ty,
+        };
+        if choice.transposed {
+            target.name = transposed_name(&tensor.name);
+            target.ne.swap(0, 1);
+        }
+        let row_len = tensor.ne[0];
+        let stored = Stored {
+            name: tensor.name.clone(),
+            ty: tensor.ty,
+            row_len,
+            rows: tensor.n_elements().checked_div(row_len).unwrap_or(0),
+            part: if choice.transposed { Part::Transposed } else { Part::All },
+        };
+        let mut planned = PlannedTensor::new(target, vec![Segment::Stored(stored)]);
+        if changes && choice.ty.is_quantized() {
+            planned.importance = self.weights(tensor, choice)?.map(Into::into);
+        }
+        Ok(planned)
+    }
+
+    /// How much each column matters, where that is known and of use: columns of a transposed
+    /// matrix are not its inputs, and stacks are never made in types that would use it.
+    fn weights(&self, tensor: &Tensor, choice: &Choice) -> Result<Option<Vec<f32>>, Error> {
+        let name = &tensor.name;
+        let is_table = name.ends_with("token_embd.weight");
+        let (expected, matrices) = (tensor.ne[0], tensor.ne[2].saturating_mul(tensor.ne[3]));
+        let mut weights = None;
+        if let Some(Importance { path, matrix }) = &self.options.importance
+            && !choice.transposed
+        {
+            weights = matrix.weights(name);
+            let found = weights.as_ref().map_or(0, |weights| weights.len() as u64);
+            let fits = expected.checked_mul(matrices) == Some(found);
+            if weights.is_some() && !fits && !is_table {
+                let (path, tensor) = (path.clone(), name.clone());
+                return Err(Error::ImportanceLength { path, tensor, expected, found });
+            }
+            weights = weights.filter(|_| fits && matrices == 1);
+        }
+        let needed = needs_importance(self.options.wanted.preset.standard, name, choice.ty)
+            || Type::weight_from_id(choice.ty.id()).is_some_and(ggml::requires_importance);
+        if weights.is_none() && needed {
+            if !self.model.is_unused(name) || self.options.importance.is_none() {
+                let (tensor, ty) = (name.clone(), choice.ty);
+                return Err(Error::NeedsImportance { tensor, ty });
+            }
+            weights = Some(vec![1.0; expected as usize]);
+        }
+        Ok(weights)
+    }
+
+    fn metadata(&self, choices: &[Choice]) -> Vec<(String, crate::gguf::OwnedValue)> {
+        let preset = self.options.wanted.preset;
+        let mut layout = Layout::new();
+        layout.copy_metadata(self.source.metadata());
+        layout.set("general.file_type", preset.standard.file_type());
+        layout.set("general.quantization_version", QUANTIZATION_VERSION);
+        if choices.iter().any(|choice| choice.transposed) {
+            layout.set("gemma3n.cli.layout", NEURON_MAJOR);
+        }
+        if let Some(Importance { path, matrix }) = &self.options.importance {
+            let prefix = "quantize.imatrix";
+            layout.set(&format!("{prefix}.file"), path.to_string_lossy().into_owned());
+            if let Some(dataset) = matrix.datasets.first() {
+                layout.set(&format!("{prefix}.dataset"), dataset.as_str());
+            }
+            layout.set(&format!("{prefix}.entries_count"), matrix.entries.len() as u32);
+            if matrix.chunk_count > 0 {
+                layout.set(&format!("{prefix}.chunks_count"), matrix.chunk_count);
+            }
+        }
+        layout.metadata
+    }
+
+    fn notices(&self, choices: &[Choice], planned: &[PlannedTensor]) -> Vec<String> {
+        let Options { wanted, importance, .. } = self.options;
+        let tensors = self.source.tensors();
+        let mut notices = Vec::new();
+        let fallbacks: Vec<_> = tensors
+            .iter()
+            .zip(choices)
+            .filter_map(|(tensor, choice)| match choice.reason {
+                Reason::Fallback(meant) => Some((tensor, meant, choice.ty)),
+                _ => None,
+            })
+            .collect();
+        if let [(first, meant, ty), ..] = fallbacks[..] {
+            let count = fallbacks.len();
+            notices.push(format!(
+                "{count} tensors do not fit the type meant for them and get another, the first {} \
+                 ({meant}: {ty})",
+                first.name
+            ));
+        }
+        for (pattern, ty) in &wanted.patterns {
+            let overridden = |(tensor, choice): (&Tensor, &Choice)| {
+                choice.reason != Reason::Kept && pattern.is_match(&tensor.name)
+            };
+            if !tensors.iter().zip(choices).any(overridden) {
+                notices.push(format!("{pattern}={ty} is for no tensor whose type may change"));
+            }
+        }
+        if importance.is_some() && planned.iter().all(|tensor| tensor.importance.is_none()) {
+            notices.push("the importance matrix is for none of the tensors".to_owned());
+        }
+        if choices.iter().any(|choice| choice.transposed) {
+            notices.push(
+                "ffn_down of sparse layers is neuron-major: only gemma3n loads it".to_owned(),
+            );
+        } else if wanted.preset.family == Family::NeuronMajor {
+            notices.push("no layer is sparse, so nothing is neuron-major".to_owned());
+        }
+        notices
+    }
+}

@@ -1,0 +1,118 @@
+//! Our own presets: what they change beside the standard mixture, and that nothing else differs.
+
+use std::sync::Arc;
+
+use gemma3n::files::quantize::{Candidate, Model, choose};
+use gemma3n::gguf::Layout;
+use gemma3n::model::text::TextModel;
+
+use super::*;
+
+/// The widest micro model, from its checkpoint, in F16.
+pub fn wide(home: &Home) -> PathBuf {
+    let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wide");
+    let path = home.path().join("wide-F16.gguf");
+    let mut command = home.program();
+    let (from, to) = (checkpoint.to_str().unwrap(), path.to_str().unwrap());
+    assert!(
+        command
+            .args(["convert", from, "-o", to, "--type", "f16", "-q"])
+            .status()
+            .unwrap()
+            .success()
+    );
+    path
+}
+
+#[test]
+fn small8_makes_small_matrices_and_the_per_layer_table_q8_0() {
+    let home = Home::new();
+    let input = wide(&home);
+    let standard = quantized(&home, &input, &["Q4_0"]);
+    let expected: BTreeMap<_, _> = standard
+        .tensors()
+        .iter()
+        .map(|t| (t.name.clone(), (t.ty, standard.data(t).to_vec())))
+        .collect();
+    let from = Gguf::open(&input).unwrap();
+    let small8 = quantized(&home, &input, &["Q4_0-small8"]);
+    assert_eq!(small8.tensors().len(), expected.len());
+    let mut changed = 0;
+    for tensor in small8.tensors() {
+        let small = ["altup_proj", "altup_unembd", "altup_router.", "laurel_l", "laurel_r"];
+        let small = small.iter().any(|part| tensor.name.contains(part))
+            || ["per_layer_model_proj.weight", "per_layer_token_embd.weight"]
+                .contains(&&*tensor.name);
+        if small && tensor.ne[0].is_multiple_of(32) {
+            assert_eq!(tensor.ty, TensorType::Q8_0, "{}", tensor.name);
+            let error =
+                relative_error(&values(&from, &tensor.name), &values(&small8, &tensor.name));
+            assert!(error < 0.01, "{}: {error}", tensor.name);
+            changed += 1;
+        } else {
+            let (ty, bytes) = &expected[&tensor.name];
+            assert_eq!(tensor.ty, *ty, "{}", tensor.name);
+            assert_eq!(small8.data(tensor), bytes, "{}", tensor.name);
+        }
+    }
+    assert!(changed >= 5, "{changed}");
+    assert!(small8.metadata().get("gemma3n.cli.layout").is_none());
+}
+
+/// `ffn_down` of a sparse layer: the transposed values, quantized in rows of E.
+#[test]
+fn nm_turns_ffn_down_of_sparse_layers() {
+    let home = Home::new();
+    let input = wide(&home);
+    let from = Gguf::open(&input).unwrap();
+    let sparsity = from.metadata().f32_array("gemma3n.activation_sparsity_scale").unwrap().unwrap();
+    let made = quantized(&home, &input, &["Q4_0-nm"]);
+    assert_eq!(made.metadata().u32("gemma3n.cli.layout").unwrap(), Some(1));
+    for (il, cut) in sparsity.iter().enumerate() {
+        let name = format!("blk.{il}.ffn_down.weight");
+        let turned = made.tensor(&format!("blk.{il}.ffn_down_t.weight"));
+        if *cut <= 0.0 {
+            assert!(turned.is_none() && made.tensor(&name).is_some());
+            continue;
+        }
+        assert!(made.tensor(&name).is_none(), "{name}");
+        let (turned, was) = (turned.unwrap(), from.tensor(&name).unwrap());
+        let (f, e) = (was.ne[0] as usize, was.ne[1] as usize);
+        assert_eq!(turned.ne, [e as u64, f as u64, 1, 1]);
+        let values = values(&from, &name);
+        let transposed: Vec<f32> = (0..f * e).map(|at| values[(at % e) * f + at / e]).collect();
+        let ty = Type::weight_from_id(turned.ty.id()).unwrap();
+        assert_eq!(made.data(turned), gemma3n::ggml::quantize(ty, &transposed, e).unwrap());
+    }
+    assert!(sparsity.iter().any(|cut| *cut > 0.0));
+    TextModel::open(&Arc::new(made)).expect("a model that loads here");
+}
+
+/// Without an importance matrix for its rows, a turned matrix has a type that needs none.
+#[test]
+fn nm_has_types_of_the_kernel() {
+    let candidate = |name| Candidate { name, ne: [512, 256, 1, 1], ty: TensorType::F16 };
+    let candidates = [candidate("blk.0.ffn_down.weight"), candidate("blk.1.ffn_down.weight")];
+    let model = Model { layers: 2, sparse: vec![true, false], ..Model::default() };
+    let expected =
+        [("IQ2_XXS", TensorType::Q2_K), ("IQ3_S", TensorType::Q3_K), ("Q5_1", TensorType::Q5_1)];
+    for (name, turned) in expected {
+        let preset = Preset::from_name(&format!("{name}-nm")).unwrap();
+        let chosen = choose(&Wanted::new(preset), &model, &candidates);
+        assert_eq!((chosen[0].ty, chosen[0].transposed), (turned, true), "{name}");
+        assert_eq!((chosen[1].ty.name(), chosen[1].transposed), (name, false));
+    }
+}
+
+#[test]
+fn own_presets_are_for_text_and_for_quantized_types() {
+    let home = Home::new();
+    let towers = home.path().join("towers.gguf");
+    let mut layout = Layout::new();
+    layout.set("general.architecture", "clip");
+    gemma3n::gguf::Writer::create(&towers, &layout, false).unwrap().finish().unwrap();
+    let error = refused(&home, &[towers.to_str().unwrap(), "o.gguf", "Q8_0-small8"]);
+    assert!(error.contains("Q8_0-small8 is for text models"), "{error}");
+    let error = refused(&home, &[source().to_str().unwrap(), "o.gguf", "F16-nm"]);
+    assert!(error.contains("F16-nm is not a type") && error.contains("Q4_K_M"), "{error}");
+}
