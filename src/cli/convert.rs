@@ -11,13 +11,14 @@ use super::making::{Making, MakingOptions};
 use super::output::{Hint, Output};
 use crate::checkpoint::names::{self, Owner};
 use crate::checkpoint::{Checkpoint, Float};
+use crate::files::quantize::{Preset, Standard};
 use crate::files::{Error, Plan, convert};
 use crate::gguf::{TensorType, same_file};
 
 const EXAMPLES: &str = "\
 Examples:
   gemma3n convert ./gemma-3n-E2B-it -o e2b.gguf            in the checkpoint's own type
-  gemma3n convert ./gemma-3n-E2B-it -o e2b-F16.gguf --type f16
+  gemma3n convert ./gemma-3n-E2B-it -o e2b-Q4_K_M.gguf --type Q4_K_M
   gemma3n convert ./gemma-3n-E2B-it -o e2b.gguf --mmproj none   the text model alone
   gemma3n convert ./gemma-3n-E2B-it -o e2b.gguf --split-max-size 2G
   gemma3n convert ./gemma-3n-E2B-it -o e2b.gguf --dry-run  only list what would be written
@@ -37,9 +38,10 @@ pub struct Args {
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Element type of the matrices [default: what most of the checkpoint's text model has]
-    #[arg(long = "type", value_enum, ignore_case = true, value_name = "TYPE")]
-    ty: Option<TypeArg>,
+    /// F32, F16, BF16, or a quantized type or mixture as `quantize` has them, Q4_K_M for one
+    /// [default: what most of the checkpoint's text model has]
+    #[arg(long = "type", value_name = "TYPE", value_parser = preset)]
+    ty: Option<Preset>,
     /// Where the towers go: a file, `auto` (beside the output, if there are towers), or `none`
     #[arg(long, value_name = "FILE", default_value = "auto")]
     mmproj: PathBuf,
@@ -51,24 +53,6 @@ pub struct Args {
     split_max_size: Option<u64>,
     #[command(flatten)]
     making: MakingOptions,
-}
-
-/// Types that need no quantizing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum TypeArg {
-    F32,
-    F16,
-    BF16,
-}
-
-impl From<TypeArg> for Float {
-    fn from(ty: TypeArg) -> Self {
-        match ty {
-            TypeArg::F32 => Self::F32,
-            TypeArg::F16 => Self::F16,
-            TypeArg::BF16 => Self::BF16,
-        }
-    }
 }
 
 /// Types that towers are used in.
@@ -98,7 +82,7 @@ impl From<TowerType> for TensorType {
 /// A checkpoint that is incomplete or contradicts itself, or a file that can't be written.
 pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     let checkpoint = Checkpoint::open(&args.checkpoint)?;
-    let mut text = convert::plan(&checkpoint, args.ty.map(Float::from))?;
+    let mut text = text(args, &checkpoint)?;
     let towers = towers(args, &checkpoint, &mut text)?;
     let source = &checkpoint.weights;
     let making = |plan, target, split| Making { plan, source, target, split };
@@ -112,6 +96,37 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
         }
     }
     args.making.make_all(&makings, output)
+}
+
+/// The text model's plan, in floats or quantized at once.
+fn text(args: &Args, checkpoint: &Checkpoint) -> anyhow::Result<Plan> {
+    let plan = match args.ty.map(|preset| (preset, float(preset))) {
+        None => convert::plan(checkpoint, None),
+        Some((_, Some(float))) => convert::plan(checkpoint, Some(float)),
+        Some((preset, None)) => convert::plan_quantized(checkpoint, preset),
+    };
+    match plan {
+        Err(error @ Error::NeedsImportance { .. }) => Err(error).hint(|| {
+            "convert to BF16, make a matrix with `gemma3n imatrix`, then `gemma3n quantize \
+             --imatrix`"
+                .to_owned()
+        }),
+        plan => Ok(plan?),
+    }
+}
+
+/// The element type of a preset that quantizes nothing.
+fn float(preset: Preset) -> Option<Float> {
+    match preset.standard {
+        Standard::F32 => Some(Float::F32),
+        Standard::F16 => Some(Float::F16),
+        Standard::BF16 => Some(Float::BF16),
+        _ => None,
+    }
+}
+
+fn preset(name: &str) -> Result<Preset, String> {
+    Preset::from_name(name).ok_or_else(|| format!("known are {}", Preset::names()))
 }
 
 /// The plan for the towers and its target, where they are wanted and there are any. What goes
@@ -153,18 +168,16 @@ fn towers(
 /// name of a type: it's the text model's.
 fn beside(output: &Path, ty: TensorType) -> PathBuf {
     let stem = output.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let name = match stem.rsplit_once('-') {
-        Some((name, last)) if !name.is_empty() && is_type(last) => name,
-        _ => &stem,
-    };
+    // Families of our own have a dash in their names.
+    let dashes = stem.match_indices('-').map(|(at, _)| at);
+    let name = dashes.filter(|&at| at > 0 && is_type(&stem[at + 1..])).map(|at| &stem[..at]).next();
+    let name = name.unwrap_or(&stem);
     output.with_file_name(format!("mmproj-{name}-{ty}.gguf"))
 }
 
 /// Whether a word is a type or preset as they stand in file names: F16, BF16, Q4_K_M, IQ2_XXS.
 fn is_type(word: &str) -> bool {
-    let word = word.to_ascii_uppercase();
-    let digits = ["IQ", "TQ", "Q", "BF", "F"].iter().find_map(|kind| word.strip_prefix(kind));
-    digits.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    Preset::from_name(word).is_some()
 }
 
 /// A number of bytes, with `K`, `M` or `G` for powers of 1000, as in llama.cpp's tools.
@@ -190,6 +203,7 @@ mod tests {
             ("a/e2b.gguf", "a/mmproj-e2b-F16.gguf"),
             ("e2b-Q4_K_M.gguf", "mmproj-e2b-F16.gguf"),
             ("gemma-3n-E2B-it-bf16.gguf", "mmproj-gemma-3n-E2B-it-F16.gguf"),
+            ("e2b-Q4_0-small8.gguf", "mmproj-e2b-F16.gguf"),
             ("gemma-3n-E2B-it.gguf", "mmproj-gemma-3n-E2B-it-F16.gguf"),
             ("q8_0.gguf", "mmproj-q8_0-F16.gguf"),
         ] {

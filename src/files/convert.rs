@@ -17,6 +17,7 @@ use crate::gguf::TensorPlan;
 
 use super::error::Error;
 use super::plan::{LeftOut, Part, Plan, PlannedTensor, Segment, Stored};
+use super::quantize::{self, Preset, Wanted, retype};
 use super::source::tensor_type;
 
 /// Plans the conversion; `ty` defaults to [`main_type`].
@@ -34,6 +35,25 @@ pub fn plan(checkpoint: &Checkpoint, ty: Option<Float>) -> Result<Plan, Error> {
     let metadata = metadata::metadata(checkpoint, ty, &tensors);
     let notices = notices(checkpoint);
     Ok(Plan { metadata, tensors, left_out, notices })
+}
+
+/// Plans the conversion to a mixture of quantized types, in one pass: what takes no part in it
+/// keeps the [`main_type`].
+///
+/// # Errors
+/// As [`plan`]; a type that ggml can't write, or not without an importance matrix.
+pub fn plan_quantized(checkpoint: &Checkpoint, preset: Preset) -> Result<Plan, Error> {
+    let mut plan = plan(checkpoint, None)?;
+    let config = &checkpoint.config;
+    let model = quantize::Model {
+        layers: config.n_layers as usize,
+        heads_per_kv: (config.n_heads / config.n_kv_heads) as usize,
+        owners: config.n_owners(),
+        sparse: config.sparsity.iter().map(|&share| share > 0.0).collect(),
+        importance: false,
+    };
+    retype(&mut plan, &model, &Wanted::new(preset))?;
+    Ok(plan)
 }
 
 /// The type that most bytes of the text model have: nothing is lost and nothing blown up.

@@ -5,6 +5,7 @@
 
 pub mod choice;
 mod preset;
+mod retype;
 mod rules;
 mod shares;
 
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 pub use choice::{Candidate, Choice, Model, Reason, Wanted, choose};
 pub use preset::{Family, Preset, Standard};
+pub use retype::retype;
 pub use shares::{Share, shares};
 
 use choice::{needs_importance, transposed_name};
