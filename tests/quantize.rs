@@ -278,3 +278,30 @@ fn what_was_lost_is_told() {
     let quiet = run(&home, &[&arguments[..], &["--force", "-q"]].concat());
     assert_eq!(stderr(&quiet), "");
 }
+
+#[test]
+fn converting_and_quantizing_in_one_pass_is_the_same() {
+    let home = Home::new();
+    let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wide");
+    let convert = |name: &str, more: &[&str]| {
+        let out = home.path().join(name);
+        let mut program = home.program();
+        program.arg("convert").arg(&checkpoint).arg("-o").arg(&out).args(more);
+        let output = program.output().unwrap();
+        assert!(output.status.success(), "{more:?}: {}", stderr(&output));
+        out
+    };
+    let floats = convert("floats.gguf", &[]);
+    for preset in ["Q4_K_M", "Q8_0", "q4_0-nm", "IQ4_XS-small8"] {
+        let two = quantized(&home, &floats, &[preset]);
+        let one = convert("one.gguf", &["--type", preset, "--force"]);
+        assert!(fs::read(one).unwrap() == fs::read(two.path()).unwrap(), "{preset}");
+    }
+    let mut program = home.program();
+    let out = home.path().join("none.gguf");
+    program.arg("convert").arg(&checkpoint).arg("-o").arg(&out).args(["--type", "IQ1_S"]);
+    let refused = program.output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("needs an importance matrix"), "{}", stderr(&refused));
+    assert!(!out.exists());
+}
