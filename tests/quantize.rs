@@ -305,3 +305,16 @@ fn converting_and_quantizing_in_one_pass_is_the_same() {
     assert!(stderr(&refused).contains("needs an importance matrix"), "{}", stderr(&refused));
     assert!(!out.exists());
 }
+
+#[test]
+fn the_importance_matrix_is_not_written_over() {
+    let home = Home::new();
+    let matrix = home.path().join("m.imatrix.gguf");
+    fs::copy(fixture("imatrix.gguf"), &matrix).unwrap();
+    let before = fs::read(&matrix).unwrap();
+    let (source, name) = (source(), matrix.to_str().unwrap());
+    let said =
+        refused(&home, &[source.to_str().unwrap(), name, "Q4_K_M", "--imatrix", name, "--force"]);
+    assert!(said.contains("is one of the files that it would be made from"), "{said}");
+    assert!(fs::read(&matrix).unwrap() == before);
+}

@@ -8,6 +8,9 @@ use super::weights::Float;
 /// Names the file and, inside it, the key or tensor.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("{}: no such directory", path.display())]
+    NoSuchDirectory { path: PathBuf },
+
     #[error("{}: not a directory", path.display())]
     NotADirectory { path: PathBuf },
 

@@ -49,6 +49,9 @@ impl Checkpoint {
     /// # Errors
     /// What is missing, misshapen or contradictory, by file and key or tensor.
     pub fn open(dir: &Path) -> Result<Self, Error> {
+        if !dir.exists() {
+            return Err(Error::NoSuchDirectory { path: dir.to_owned() });
+        }
         if !dir.is_dir() {
             return Err(Error::NotADirectory { path: dir.to_owned() });
         }

@@ -13,7 +13,7 @@ use crate::checkpoint::names::{self, Owner};
 use crate::checkpoint::{Checkpoint, Float};
 use crate::files::quantize::{Preset, Standard};
 use crate::files::{Error, Plan, convert};
-use crate::gguf::{TensorType, same_file};
+use crate::gguf::TensorType;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -85,14 +85,17 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     let mut text = text(args, &checkpoint)?;
     let towers = towers(args, &checkpoint, &mut text)?;
     let source = &checkpoint.weights;
-    let making = |plan, target, split| Making { plan, source, target, split };
+    let making = |plan, target, split| {
+        let inputs = checkpoint.small_files().collect();
+        Making { plan, source, target, inputs, split }
+    };
     let mut makings = vec![making(&text, &args.output, args.split_max_size)];
     if let Some((plan, target)) = &towers {
-        makings.push(making(plan, target, None));
-    }
-    for Making { target, .. } in &makings {
-        if checkpoint.small_files().any(|file| same_file(&file, target)) {
-            return Err(Error::OverInput { path: target.to_path_buf() }.into());
+        // The towers are the same for every type of the text model.
+        if args.mmproj.to_str() == Some("auto") && target.is_file() && !args.making.force {
+            output.notice(format_args!("{}: is there and stays as it is", target.display()));
+        } else {
+            makings.push(making(plan, target, None));
         }
     }
     args.making.make_all(&makings, output)

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::SIGINT;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
 /// The exit code of a program that Ctrl-C ended.
@@ -33,6 +33,20 @@ impl Interrupt {
     /// From now on Ctrl-C sets the flag and nothing else.
     pub fn catch(&self) {
         self.at_once.store(false, Ordering::SeqCst);
+    }
+
+    /// From now on a terminal that goes away and a plain `kill` set the flag too, and a limit of
+    /// file sizes is an error of the write; for work that must not leave half a file behind.
+    ///
+    /// # Errors
+    /// The system refuses a handler.
+    pub fn catch_endings(&self) -> io::Result<()> {
+        for signal in [SIGTERM, SIGHUP] {
+            flag::register(signal, self.asked.clone())?;
+        }
+        // With a handler the signal ends nobody, and the write fails.
+        flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
+        Ok(())
     }
 
     /// From now on Ctrl-C ends the program at once.

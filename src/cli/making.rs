@@ -41,6 +41,8 @@ pub struct Making<'a> {
     pub plan: &'a Plan,
     pub source: &'a dyn Source,
     pub target: &'a Path,
+    /// Files that are read beside the source, and must not be written over either.
+    pub inputs: Vec<PathBuf>,
     /// Most bytes of tensors in a part, where the file may be split.
     pub split: Option<u64>,
 }
@@ -59,6 +61,8 @@ impl MakingOptions {
     /// A plan doesn't hold together, a file can't be written, or two of them have one name.
     pub fn make_all(&self, makings: &[Making], output: &Output) -> anyhow::Result<Status> {
         let parts: Vec<_> = makings.iter().map(Making::parts).collect::<anyhow::Result<_>>()?;
+        // Told before a bar begins, not after; the writer checks once more.
+        self.check_targets(makings, &parts)?;
         for notice in makings.iter().flat_map(|making| &making.plan.notices) {
             output.notice(notice);
         }
@@ -68,8 +72,6 @@ impl MakingOptions {
             }
             return Ok(Status::Done);
         }
-        // Told before a bar begins, not after; the writer checks once more.
-        self.check_targets(makings, &parts)?;
         self.write_all(makings, parts, output)
     }
 
@@ -81,10 +83,12 @@ impl MakingOptions {
         let mut targets = HashSet::new();
         for (making, parts) in makings.iter().zip(parts) {
             for (target, _) in parts {
-                if !targets.insert(target) {
+                if !targets.insert(place(target)) {
                     return Err(anyhow!("{}: two files would have this name", target.display()));
                 }
-                if making.source.files().iter().any(|file| same_file(file, target)) {
+                let source = making.source.files();
+                let mut inputs = source.into_iter().chain(making.inputs.iter().map(|it| &**it));
+                if inputs.any(|file| same_file(file, target)) {
                     return Err(Error::OverInput { path: target.clone() }.into());
                 }
                 Writer::check(target, self.force).or_else(|error| hinted(error.into()))?;
@@ -102,6 +106,7 @@ impl MakingOptions {
         // From here on temporary files stand beside the targets, which Ctrl-C must not leave.
         let interrupt = Interrupt::install()?;
         interrupt.catch();
+        interrupt.catch_endings()?;
         let (mut finished, mut lost) = (Vec::new(), Vec::new());
         for (making, parts) in makings.iter().zip(parts) {
             match self.write(making, parts, &interrupt, output) {
@@ -113,9 +118,12 @@ impl MakingOptions {
                 Err(error) => return hinted(error),
             }
         }
+        let written: Vec<PathBuf> =
+            finished.iter().map(|file: &Finished| file.target().to_owned()).collect();
         parts::publish(finished).or_else(|error| hinted(error.into()))?;
-        for shares in &lost {
-            report(shares, output);
+        tell(&written, output);
+        for (making, shares) in makings.iter().zip(&lost) {
+            report(making.target, shares, output);
         }
         Ok(Status::Done)
     }
@@ -150,9 +158,17 @@ impl MakingOptions {
             // The threads of the whole program serve as well.
             Err(_) => write(),
         }?;
-        bar.finish(output);
+        bar.clear();
         Ok(written)
     }
+}
+
+/// What a path names, however it is written: its folder without links and dots, and its name.
+fn place(target: &Path) -> PathBuf {
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    folder.join(target.file_name().unwrap_or_default())
 }
 
 /// The error, with what helps against it.
@@ -168,30 +184,53 @@ fn overwrites() -> String {
     "--force overwrites".to_owned()
 }
 
-/// Where the bits went, and what it cost, on stderr; nothing where no value lost anything.
-fn report(shares: &[Share], output: &Output) {
-    if shares.iter().all(|share| share.loss.relative().is_none()) {
+/// Names what was written; of many parts the first and the last.
+fn tell(written: &[PathBuf], output: &Output) {
+    let size = |file: &PathBuf| std::fs::metadata(file).map_or(0, |facts| facts.len());
+    match written {
+        [first, .., last] if written.len() > 2 => output.notice(format_args!(
+            "written: {} to {}, {} files, {}",
+            first.display(),
+            last.display(),
+            written.len(),
+            BinaryBytes(written.iter().map(size).sum())
+        )),
+        files => files.iter().for_each(|file| {
+            output.notice(format_args!("written: {}, {}", file.display(), BinaryBytes(size(file))));
+        }),
+    }
+}
+
+/// Where a file's bits went, and what it cost, on stderr; nothing where no value lost anything.
+fn report(target: &Path, shares: &[Share], output: &Output) {
+    if shares.iter().all(|share| share.loss.relative().is_none_or(|loss| loss == 0.0)) {
         return;
     }
     let total: u64 = shares.iter().map(|share| share.bytes).sum();
+    let types =
+        |share: &Share| share.types.iter().map(|ty| ty.name()).collect::<Vec<_>>().join(", ");
+    let width = shares.iter().map(|share| types(share).len()).max().unwrap_or(0).max(5);
+    output.notice(format_args!("What {} lost:", target.display()));
     output.notice(format_args!(
-        "{:<16} {:<20} {:>10} {:>7} {:>8}",
-        "part", "types", "bits/value", "share", "error"
+        "{:<16} {:<width$} {:>10} {:>7} {:>9}",
+        "part", "types", "bits/value", "share", "change"
     ));
     for share in shares {
-        let types: Vec<_> = share.types.iter().map(|ty| ty.name()).collect();
-        let error = share.loss.relative().map_or("-".to_owned(), |error| format!("{error:.5}"));
+        let change = match share.loss.relative() {
+            None => "-".to_owned(),
+            Some(change) if change < 1e-5 => "< 0.00001".to_owned(),
+            Some(change) => format!("{change:.5}"),
+        };
         output.notice(format_args!(
-            "{:<16} {:<20} {:>10.2} {:>5.1} % {error:>8}",
+            "{:<16} {:<width$} {:>10.2} {:>5.1} % {change:>9}",
             share.class,
-            types.join(", "),
+            types(share),
             share.bits_per_weight(),
             share.bytes as f64 * 100.0 / total.max(1) as f64,
         ));
     }
     output.notice(format_args!(
-        "error: RMS of the change, relative to the values, over one stretch in {SAMPLED}; - where \
-         none changed"
+        "(RMS of the change relative to the values, over one stretch in {SAMPLED})"
     ));
 }
 

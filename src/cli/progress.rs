@@ -1,9 +1,10 @@
 //! How far a long work is: a bar for a person, one plain line at start and end for a log.
 
+use std::fmt;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::output::{Output, Verbosity};
 
@@ -27,12 +28,15 @@ impl Progress {
     pub fn bar(output: &Output, what: &str, unit: Unit, total: u64) -> Self {
         let template = match unit {
             Unit::Bytes => {
-                "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}"
+                "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left"
             }
-            Unit::Tokens => "{msg} {wide_bar} {pos}/{len} tokens {per_sec} {eta}",
+            Unit::Tokens => "{msg} {wide_bar} {pos}/{len} tokens {rate} {eta} left",
         };
         let style = ProgressStyle::with_template(template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+                write!(out, "{:.0}/s", state.per_sec()).ok();
+            })
             .progress_chars("━╸ ");
         Self::start(output, what, style, ProgressBar::new(total), true)
     }

@@ -35,7 +35,8 @@ Our own, made of each quantized one:
             that are off are not read. Loads here only. From F32, F16 or BF16.
 
 Quantizing what is quantized already loses more than its type does, so it is refused without
---allow-requantize. OUT appears when it is complete; whatever ends the work before leaves nothing.";
+--allow-requantize. OUT appears when it is complete. Ctrl-C, an error or a full disk leave nothing; after kill -9 a
+hidden .OUT.….part may be left.";
 
 /// Quantize a GGUF file: fewer bits for each weight
 #[derive(clap::Args, Debug)]
@@ -97,7 +98,9 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
         importance: importance.transpose()?,
     };
     let plan = quantize::plan(&source, &options).map_err(|error| with_hint(error, args))?;
-    let making = Making { plan: &plan, source: &source, target: &args.target, split: None };
+    let inputs = args.imatrix.iter().cloned().collect();
+    let (target, split) = (&args.target, None);
+    let making = Making { plan: &plan, source: &source, target, inputs, split };
     args.making.make_all(&[making], output)
 }
 

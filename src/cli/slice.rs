@@ -103,7 +103,8 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     let slice = args.slice()?;
     let gguf = Arc::new(Gguf::open(input)?);
     let plan = files::slice::plan(&gguf, &slice)?;
-    let making = Making { plan: &plan, source: &*gguf, target, split: None };
+    let inputs = args.to.iter().map(PathBuf::from).collect();
+    let making = Making { plan: &plan, source: &*gguf, target, inputs, split: None };
     args.making.make_all(&[making], output)
 }
 

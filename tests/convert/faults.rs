@@ -319,7 +319,7 @@ fn directories_without_a_model_say_what_is_missing() {
         "DIR: neither tokenizer.json nor tokenizer.model"
     );
     let error = convert(Path::new("/nowhere/at/all"), None).unwrap_err();
-    assert_eq!(error, "/nowhere/at/all: not a directory");
+    assert_eq!(error, "/nowhere/at/all: no such directory");
 }
 
 #[test]

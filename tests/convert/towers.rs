@@ -410,10 +410,19 @@ fn the_command_writes_both_files_or_none() {
 
     assert!(gemma3n(&["convert", from, "-o", &to("a-BF16.gguf")]).status.success());
     assert_eq!(names(out.path()), ["a-BF16.gguf", "mmproj-a-F16.gguf"]);
-    // The towers' file is there already: nothing is written.
-    let refused = gemma3n(&["convert", from, "-o", &to("a.gguf")]);
+    // The towers' file that would be made by itself is there already: another type of the text
+    // model leaves it. One that is named is not written over.
+    let towers = fs::read(to("mmproj-a-F16.gguf")).unwrap();
+    let second = gemma3n(&["convert", from, "-o", &to("a.gguf")]);
+    assert!(second.status.success());
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(said.contains("mmproj-a-F16.gguf: is there and stays as it is"), "{said}");
+    assert_eq!(names(out.path()), ["a-BF16.gguf", "a.gguf", "mmproj-a-F16.gguf"]);
+    assert!(fs::read(to("mmproj-a-F16.gguf")).unwrap() == towers);
+    fs::remove_file(to("a.gguf")).unwrap();
+    let named = ["convert", from, "-o", &to("a.gguf"), "--mmproj", &to("mmproj-a-F16.gguf")];
     assert_eq!(
-        first_error(&refused),
+        first_error(&gemma3n(&named)),
         format!("error: {}: exists already", to("mmproj-a-F16.gguf"))
     );
     assert_eq!(names(out.path()), ["a-BF16.gguf", "mmproj-a-F16.gguf"]);
@@ -434,6 +443,11 @@ fn the_command_writes_both_files_or_none() {
         "u32 0"
     );
     let twice = gemma3n(&["convert", from, "-o", &to("d.gguf"), "--mmproj", &to("d.gguf")]);
+    assert!(first_error(&twice).ends_with("d.gguf: two files would have this name"));
+    let dotted = out.path().join(".").join("d.gguf");
+    let dotted = ["--mmproj", dotted.to_str().unwrap()];
+    let twice =
+        gemma3n(&[&["convert", from, "-o", &to("d.gguf"), "--force"], &dotted[..]].concat());
     assert!(first_error(&twice).ends_with("d.gguf: two files would have this name"));
     let config = dir.path().join("config.json");
     let over = gemma3n(&["convert", from, "-o", config.to_str().unwrap(), "--force"]);

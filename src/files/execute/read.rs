@@ -7,6 +7,7 @@ use super::super::error::Error;
 use super::super::plan::{Part, Plan, Segment, Stored};
 use super::super::source::{Files, Place, Source};
 use super::{CHUNK, Piece, Stop};
+use crate::gguf::TensorType;
 
 pub struct Reader<'a> {
     plan: &'a Plan,
@@ -52,7 +53,7 @@ impl<'a> Reader<'a> {
         };
         let step = match stored.part {
             Part::Transposed => place.rows.max(1),
-            _ => (CHUNK / place.row_len.max(1)).max(1),
+            _ => (chunk(self.plan.tensors[tensor].target.ty) / place.row_len.max(1)).max(1),
         };
         let mut first_row = rows.start;
         while first_row < rows.end {
@@ -84,6 +85,14 @@ impl<'a> Reader<'a> {
             Error::Read { path, tensor, source }
         })
     }
+}
+
+/// Elements of a chunk. Types whose quantizers search take seconds for a whole one, and the work
+/// can be ended between two only.
+fn chunk(ty: TensorType) -> u64 {
+    let name = ty.name();
+    let searches = ["IQ1", "IQ2", "IQ3"].iter().any(|kind| name.starts_with(kind));
+    if searches { CHUNK / 8 } else { CHUNK }
 }
 
 /// Of each row read, only these columns: they move to the front, where what was there before is
