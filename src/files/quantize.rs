@@ -23,10 +23,8 @@ use super::imatrix::ImportanceMatrix;
 use super::plan::{Part, Plan, PlannedTensor, Segment, Stored};
 use crate::ggml::{self, Type};
 use crate::gguf::{Gguf, Layout, Tensor, TensorPlan, TensorType};
-use crate::model::config::TextConfig;
+use crate::model::config::{LAYOUT, NEURON_MAJOR, TextConfig};
 
-/// `gemma3n.cli.layout`: the sparse layers' `ffn_down` has a row a neuron.
-const NEURON_MAJOR: u32 = 1;
 /// The version of the quantized types, the same since 2023.
 const QUANTIZATION_VERSION: u32 = 2;
 
@@ -49,6 +47,26 @@ pub struct Importance {
 /// Whether ggml can write the type.
 pub fn is_writable(ty: TensorType) -> bool {
     Type::weight_from_id(ty.id()).is_some_and(ggml::has_quantizer)
+}
+
+/// Whether a tensor can be made as it was chosen.
+///
+/// # Errors
+/// ggml can't write the type, or not without the importance matrix that is not there.
+fn check(
+    standard: Standard,
+    name: &str,
+    choice: &Choice,
+    has_importance: bool,
+) -> Result<(), Error> {
+    let (tensor, ty) = (name.to_owned(), choice.ty);
+    if !has_importance && needs_importance(standard, name, choice) {
+        return Err(Error::NeedsImportance { tensor, ty });
+    }
+    if !is_writable(ty) {
+        return Err(Error::NotWritable { tensor, ty });
+    }
+    Ok(())
 }
 
 /// Plans the quantization of a text model or of towers.
@@ -108,9 +126,6 @@ impl Planner<'_> {
                 to: choice.ty,
             });
         }
-        if changes && !is_writable(choice.ty) {
-            return Err(Error::NotWritable { tensor: tensor.name.clone(), ty: choice.ty });
-        }
         let mut target = TensorPlan {
             name: tensor.name.clone(),
             ne: tensor.ne,
@@ -130,13 +145,17 @@ impl Planner<'_> {
             part: if choice.transposed { Part::Transposed } else { Part::All },
         };
         let mut planned = PlannedTensor::new(target, vec![Segment::Stored(stored)]);
-        if changes && choice.ty.is_quantized() {
-            planned.importance = self.weights(tensor, choice)?.map(Into::into);
+        if changes {
+            let weights =
+                if choice.ty.is_quantized() { self.weights(tensor, choice)? } else { None };
+            let standard = self.options.wanted.preset.standard;
+            check(standard, &tensor.name, choice, weights.is_some())?;
+            planned.importance = weights.map(Into::into);
         }
         Ok(planned)
     }
 
-    /// How much each column matters, where that is known and of use: columns of a transposed
+    /// How much each column matters, where that is known and of use: columns of a neuron-major
     /// matrix are not its inputs, and stacks are never made in types that would use it.
     fn weights(&self, tensor: &Tensor, choice: &Choice) -> Result<Option<Vec<f32>>, Error> {
         let name = &tensor.name;
@@ -144,7 +163,7 @@ impl Planner<'_> {
         let (expected, matrices) = (tensor.ne[0], tensor.ne[2].saturating_mul(tensor.ne[3]));
         let mut weights = None;
         if let Some(Importance { path, matrix }) = &self.options.importance
-            && !choice.transposed
+            && !choice.is_neuron_major(name)
         {
             weights = matrix.weights(name);
             let found = weights.as_ref().map_or(0, |weights| weights.len() as u64);
@@ -155,13 +174,11 @@ impl Planner<'_> {
             }
             weights = weights.filter(|_| fits && matrices == 1);
         }
-        let needed = needs_importance(self.options.wanted.preset.standard, name, choice.ty)
-            || Type::weight_from_id(choice.ty.id()).is_some_and(ggml::requires_importance);
-        if weights.is_none() && needed {
-            if !self.model.is_unused(name) || self.options.importance.is_none() {
-                let (tensor, ty) = (name.clone(), choice.ty);
-                return Err(Error::NeedsImportance { tensor, ty });
-            }
+        if weights.is_none()
+            && self.options.importance.is_some()
+            && self.model.is_unused(name)
+            && needs_importance(self.options.wanted.preset.standard, name, choice)
+        {
             weights = Some(vec![1.0; expected as usize]);
         }
         Ok(weights)
@@ -174,7 +191,7 @@ impl Planner<'_> {
         layout.set("general.file_type", preset.standard.file_type());
         layout.set("general.quantization_version", QUANTIZATION_VERSION);
         if choices.iter().any(|choice| choice.transposed) {
-            layout.set("gemma3n.cli.layout", NEURON_MAJOR);
+            layout.set(LAYOUT, NEURON_MAJOR);
         }
         if let Some(Importance { path, matrix }) = &self.options.importance {
             let prefix = "quantize.imatrix";
@@ -221,7 +238,8 @@ impl Planner<'_> {
         if importance.is_some() && planned.iter().all(|tensor| tensor.importance.is_none()) {
             notices.push("the importance matrix is for none of the tensors".to_owned());
         }
-        if choices.iter().any(|choice| choice.transposed) {
+        let mut pairs = tensors.iter().zip(choices);
+        if pairs.any(|(tensor, choice)| choice.is_neuron_major(&tensor.name)) {
             notices.push(
                 "ffn_down of sparse layers is neuron-major: only gemma3n loads it".to_owned(),
             );

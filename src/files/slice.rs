@@ -11,15 +11,12 @@ use std::sync::Arc;
 use super::error::Error;
 use super::plan::{LeftOut, Part, Plan, PlannedTensor, Segment, Stored};
 use crate::gguf::{Array, Gguf, Layout, OwnedArray, OwnedValue, Tensor, TensorPlan, Value};
-use crate::model::config::LayerKind;
+use crate::model::config::{FFN_DOWN, FFN_DOWN_T, LAYOUT, LayerKind};
 use crate::model::slice::{Cut, Slice, layer_of};
 use crate::model::text::TextModel;
 
 /// Which slice a file is ([`Cut::label`]).
 const NOTE: &str = "gemma3n.cli.slice";
-/// `ffn_down` of sparse layers, neuron-major: a layout that loads here only.
-const NEURON_MAJOR: &str = "ffn_down_t";
-const LAYOUT: &str = "gemma3n.cli.layout";
 /// What llama.cpp takes for granted, whatever the file says (gguf.md, section 2.1).
 const LLAMA_OWNERS: usize = 20;
 const LLAMA_SPARSE: usize = 10;
@@ -78,11 +75,11 @@ fn planned(cut: &Cut, tensor: &Tensor, name: String) -> PlannedTensor {
         let (width, full) = (cut.config.ffn[new] as u64, cut.full[new] as u64);
         match suffix.strip_suffix(".weight") {
             _ if width == full => {}
-            Some("ffn_gate" | "ffn_up" | NEURON_MAJOR) => {
+            Some("ffn_gate" | "ffn_up" | FFN_DOWN_T) => {
                 ne[1] = width;
                 parts = vec![cut_rows(0..width, row_len)];
             }
-            Some("ffn_down") => {
+            Some(FFN_DOWN) => {
                 ne[0] = width;
                 parts = vec![Part::Cut { rows: 0..rows, columns: iter::once(0..width).collect() }];
             }
@@ -142,7 +139,7 @@ fn metadata(gguf: &Gguf, cut: &Cut, plan: &Plan) -> Vec<(String, OwnedValue)> {
         let scale = |z: &Option<f32>| z.unwrap_or(f32::NEG_INFINITY);
         layout.set(sparsity, c.sparsity.iter().map(scale).collect::<Vec<_>>());
     }
-    if !plan.tensors.iter().any(|tensor| tensor.target.name.contains(NEURON_MAJOR)) {
+    if !plan.tensors.iter().any(|tensor| tensor.target.name.contains(FFN_DOWN_T)) {
         layout.metadata.retain(|(key, _)| key != LAYOUT);
     }
     rename(&mut layout, cut, plan);

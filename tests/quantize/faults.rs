@@ -100,7 +100,7 @@ fn what_needs_an_importance_matrix_says_so() {
 }
 
 /// An importance matrix with entries for these tensors, all columns alike.
-fn matrix(path: &Path, weights: &[(String, u64)]) {
+pub fn matrix(path: &Path, weights: &[(String, u64)]) {
     let mut layout = Layout::new();
     layout.set("general.type", "imatrix");
     for (name, columns) in weights {

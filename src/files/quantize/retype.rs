@@ -1,12 +1,12 @@
 //! A plan whose tensors are floats → the same with the types of a preset: a checkpoint is
 //! converted and quantized in one pass, with the bytes that two passes give.
 
-use super::choice::{Candidate, Model, Wanted, choose, needs_importance, transposed_name};
-use super::{NEURON_MAJOR, QUANTIZATION_VERSION, is_writable};
+use super::choice::{Candidate, Model, Wanted, choose, transposed_name};
+use super::{QUANTIZATION_VERSION, check};
 use crate::files::error::Error;
 use crate::files::plan::{Part, Plan, Segment, Stored};
-use crate::ggml::{self, Type};
 use crate::gguf::OwnedValue;
+use crate::model::config::{LAYOUT, NEURON_MAJOR};
 
 /// Gives each tensor the type that [`choose`] gives it.
 ///
@@ -26,14 +26,7 @@ pub fn retype(plan: &mut Plan, model: &Model, wanted: &Wanted) -> Result<(), Err
     for (tensor, choice) in plan.tensors.iter_mut().zip(&choices) {
         let target = &mut tensor.target;
         if choice.ty != target.ty {
-            let needed = needs_importance(wanted.preset.standard, &target.name, choice.ty)
-                || Type::weight_from_id(choice.ty.id()).is_some_and(ggml::requires_importance);
-            if needed {
-                return Err(Error::NeedsImportance { tensor: target.name.clone(), ty: choice.ty });
-            }
-            if !is_writable(choice.ty) {
-                return Err(Error::NotWritable { tensor: target.name.clone(), ty: choice.ty });
-            }
+            check(wanted.preset.standard, &target.name, choice, false)?;
         }
         target.ty = choice.ty;
         if let (true, [Segment::Stored(Stored { part, .. })]) =
@@ -47,7 +40,7 @@ pub fn retype(plan: &mut Plan, model: &Model, wanted: &Wanted) -> Result<(), Err
     set(plan, "general.file_type", wanted.preset.standard.file_type());
     set(plan, "general.quantization_version", QUANTIZATION_VERSION);
     if choices.iter().any(|choice| choice.transposed) {
-        set(plan, "gemma3n.cli.layout", NEURON_MAJOR);
+        set(plan, LAYOUT, NEURON_MAJOR);
     }
     Ok(())
 }
