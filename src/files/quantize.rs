@@ -4,6 +4,7 @@
 //! `general.quantization_version`, `split.*`. Facts: gguf.md 5; reference: llama-quant.cpp.
 
 pub mod choice;
+mod notices;
 mod preset;
 mod retype;
 mod rules;
@@ -69,6 +70,19 @@ fn check(
     Ok(())
 }
 
+/// Whether a tensor that is to be transposed is one matrix.
+///
+/// # Errors
+/// It is a stack of them.
+fn check_matrix(name: &str, ne: [u64; 4]) -> Result<(), Error> {
+    if ne[2..] == [1, 1] {
+        return Ok(());
+    }
+    let [a, b, c, d] = ne;
+    let found = format!("{a} x {b} x {c} x {d}");
+    Err(Error::NotAMatrix { tensor: name.to_owned(), found })
+}
+
 /// Plans the quantization of a text model or of towers.
 ///
 /// # Errors
@@ -90,7 +104,11 @@ pub fn plan(source: &Gguf, options: &Options) -> Result<Plan, Error> {
         .map(|(tensor, choice)| planner.planned(tensor, choice))
         .collect::<Result<_, _>>()?;
     let metadata = planner.metadata(&choices);
-    let notices = planner.notices(&choices, &tensors);
+    let mut notices = notices::of(&options.wanted, &candidates, &choices);
+    let unused = tensors.iter().all(|tensor: &PlannedTensor| tensor.importance.is_none());
+    if options.importance.is_some() && unused {
+        notices.push("the importance matrix is for none of the tensors".to_owned());
+    }
     Ok(Plan { metadata, tensors, left_out: Vec::new(), notices })
 }
 
@@ -133,6 +151,7 @@ impl Planner<'_> {
             ty: choice.ty,
         };
         if choice.transposed {
+            check_matrix(&tensor.name, tensor.ne)?;
             target.name = transposed_name(&tensor.name);
             target.ne.swap(0, 1);
         }
@@ -205,47 +224,5 @@ impl Planner<'_> {
             }
         }
         layout.metadata
-    }
-
-    fn notices(&self, choices: &[Choice], planned: &[PlannedTensor]) -> Vec<String> {
-        let Options { wanted, importance, .. } = self.options;
-        let tensors = self.source.tensors();
-        let mut notices = Vec::new();
-        let fallbacks: Vec<_> = tensors
-            .iter()
-            .zip(choices)
-            .filter_map(|(tensor, choice)| match choice.reason {
-                Reason::Fallback(meant) => Some((tensor, meant, choice.ty)),
-                _ => None,
-            })
-            .collect();
-        if let [(first, meant, ty), ..] = fallbacks[..] {
-            let count = fallbacks.len();
-            notices.push(format!(
-                "{count} tensors do not fit the type meant for them and get another, the first {} \
-                 ({meant}: {ty})",
-                first.name
-            ));
-        }
-        for (pattern, ty) in &wanted.patterns {
-            let overridden = |(tensor, choice): (&Tensor, &Choice)| {
-                choice.reason != Reason::Kept && pattern.is_match(&tensor.name)
-            };
-            if !tensors.iter().zip(choices).any(overridden) {
-                notices.push(format!("{pattern}={ty} is for no tensor whose type may change"));
-            }
-        }
-        if importance.is_some() && planned.iter().all(|tensor| tensor.importance.is_none()) {
-            notices.push("the importance matrix is for none of the tensors".to_owned());
-        }
-        let mut pairs = tensors.iter().zip(choices);
-        if pairs.any(|(tensor, choice)| choice.is_neuron_major(&tensor.name)) {
-            notices.push(
-                "ffn_down of sparse layers is neuron-major: only gemma3n loads it".to_owned(),
-            );
-        } else if wanted.preset.family == Family::NeuronMajor {
-            notices.push("no layer is sparse, so nothing is neuron-major".to_owned());
-        }
-        notices
     }
 }

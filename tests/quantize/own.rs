@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use gemma3n::files::Plan;
+use gemma3n::files::plan::{PlannedTensor, Segment};
 use gemma3n::files::quantize::{Candidate, Model, Standard, choose};
-use gemma3n::gguf::Layout;
+use gemma3n::gguf::{Layout, TensorPlan};
 use gemma3n::model::text::TextModel;
 
 use super::*;
@@ -119,7 +121,7 @@ fn full_matrix(home: &Home, gguf: &Gguf) -> PathBuf {
     path
 }
 
-fn planned(gguf: &Gguf, preset: &str, importance: Option<&Path>) -> gemma3n::files::Plan {
+fn planned(gguf: &Gguf, preset: &str, importance: Option<&Path>) -> Plan {
     let importance = importance.map(|path| {
         let matrix = ImportanceMatrix::open(path).unwrap();
         Importance { path: path.to_owned(), matrix }
@@ -148,27 +150,24 @@ fn nm_goes_with_every_quantized_mixture() {
     assert!(tried >= 32, "{tried}");
 }
 
-/// `wide` with names and shapes of the neuron-major layout, whatever its values.
-fn neuron_major(home: &Home) -> Gguf {
+/// `wide` with other names and shapes of its sparse layers' `ffn_down`, whatever their values.
+fn changed(home: &Home, change: impl Fn(&mut TensorPlan)) -> Gguf {
     let from = Gguf::open(&wide(home)).unwrap();
     let sparsity = from.metadata().f32_array("gemma3n.activation_sparsity_scale").unwrap().unwrap();
-    let sparse = |name: &str| {
-        (0..sparsity.len())
-            .any(|il| sparsity[il] > 0.0 && name == format!("blk.{il}.ffn_down.weight"))
-    };
     let mut layout = Layout::new();
     layout.copy_metadata(from.metadata());
-    layout.set("gemma3n.cli.layout", 1u32);
     for tensor in from.tensors() {
-        let [a, b, ..] = tensor.ne;
-        if sparse(&tensor.name) {
-            let name = tensor.name.replace("ffn_down", "ffn_down_t");
-            layout.add_tensor(&name, [b, a, 1, 1], 2, tensor.ty);
-        } else {
-            layout.add_tensor(&tensor.name, tensor.ne, tensor.n_dims, tensor.ty);
-        }
+        layout.add_tensor(&tensor.name, tensor.ne, tensor.n_dims, tensor.ty);
     }
-    let path = home.path().join("turned.gguf");
+    for il in (0..sparsity.len()).filter(|&il| sparsity[il] > 0.0) {
+        let name = format!("blk.{il}.ffn_down.weight");
+        change(layout.tensors.iter_mut().find(|tensor| tensor.name == name).unwrap());
+    }
+    let turned = |tensor: &TensorPlan| tensor.name.contains("ffn_down_t");
+    if layout.tensors.iter().any(turned) {
+        layout.set("gemma3n.cli.layout", 1u32);
+    }
+    let path = home.path().join("changed.gguf");
     let mut writer = gemma3n::gguf::Writer::create(&path, &layout, false).unwrap();
     for (planned, tensor) in layout.tensors.iter().zip(from.tensors()) {
         writer.append(&planned.name, from.data(tensor)).unwrap();
@@ -177,12 +176,43 @@ fn neuron_major(home: &Home) -> Gguf {
     Gguf::open(&path).unwrap()
 }
 
+/// What is no single matrix can't be turned, and is not passed over.
+#[test]
+fn only_whole_matrices_are_turned() {
+    let home = Home::new();
+    let stacked = changed(&home, |tensor| {
+        let [a, b, ..] = tensor.ne;
+        (tensor.ne, tensor.n_dims) = ([a, b / 2, 2, 1], 3);
+    });
+    let preset = Preset::from_name("Q4_0-nm").unwrap();
+    let (wanted, name) = (Wanted::new(preset), "blk.0.ffn_down.weight");
+    let options = Options { wanted, requantize: false, importance: None };
+    let error = quantize::plan(&stacked, &options).unwrap_err().to_string();
+    assert!(error.contains("ffn_down.weight: expected one whole matrix to transpose"), "{error}");
+    let model = Model { layers: 1, sparse: vec![true], ..Model::default() };
+    let elements = 256 * 256;
+    for (ne, segments) in [
+        ([256, 256, 1, 1], vec![Segment::Fill { value: 0.0, elements }]),
+        ([256, 128, 2, 1], vec![Segment::Fill { value: 0.0, elements }]),
+    ] {
+        let target = TensorPlan { name: name.into(), ne, n_dims: 2, ty: TensorType::F16 };
+        let tensors = vec![PlannedTensor::new(target, segments)];
+        let mut plan = Plan { tensors, ..Plan::default() };
+        let error = quantize::retype(&mut plan, &model, &options.wanted).unwrap_err().to_string();
+        let start = format!("tensor {name}: expected one whole matrix to transpose, found ");
+        assert!(error.starts_with(&start), "{error}");
+    }
+}
+
 /// A file that is neuron-major already keeps its layout, in types that the kernel has and that need
 /// no importance matrix.
 #[test]
 fn a_neuron_major_file_stays_one() {
     let home = Home::new();
-    let from = neuron_major(&home);
+    let from = changed(&home, |tensor| {
+        tensor.name = tensor.name.replace("ffn_down", "ffn_down_t");
+        tensor.ne.swap(0, 1);
+    });
     let usual = Gguf::open(&home.path().join("wide-F16.gguf")).unwrap();
     let matrix = full_matrix(&home, &usual);
     for (preset, importance, ty) in [
