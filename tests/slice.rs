@@ -35,6 +35,37 @@ fn cut(gguf: &Arc<Gguf>, slice: &Slice, folder: &Path) -> Arc<Gguf> {
     Arc::new(Gguf::open(&target).expect("a sound file"))
 }
 
+/// A value that can't stay is named by its place in the source, not by that among what is kept.
+#[test]
+fn a_bad_value_in_a_cut_is_named_by_its_place() {
+    use gemma3n::files::Plan;
+    use gemma3n::files::plan::{Part, PlannedTensor, Segment, Stored};
+    use gemma3n::gguf::{Layout, TensorPlan, TensorType, Writer};
+    let folder = tempfile::tempdir().unwrap();
+    let mut layout = Layout::new();
+    layout.add_tensor("t", [8, 5, 1, 1], 2, TensorType::F32);
+    let from = folder.path().join("from.gguf");
+    let mut writer = Writer::create(&from, &layout, false).unwrap();
+    // Row 3, column 6; and row 1, column 3, which is not kept.
+    let value = |at: u32| if [30, 11].contains(&at) { f32::NAN } else { at as f32 };
+    let bytes: Vec<u8> = (0..40).flat_map(|at| value(at).to_le_bytes()).collect();
+    writer.append("t", &bytes).unwrap();
+    writer.finish().unwrap();
+    let part = Part::Cut { rows: 1..5, columns: vec![0..2, 5..8] };
+    let stored = Stored { name: "t".into(), ty: TensorType::F32, row_len: 8, rows: 5, part };
+    for ty in [TensorType::F32, TensorType::F16] {
+        let target = TensorPlan { name: "t".into(), ne: [5, 4, 1, 1], n_dims: 2, ty };
+        let tensor = PlannedTensor::new(target, vec![Segment::Stored(stored.clone())]);
+        let plan = Plan { tensors: vec![tensor], ..Plan::default() };
+        let mut go_on = |_: u64, _: u64| ControlFlow::Continue(());
+        let target = folder.path().join("to.gguf");
+        let gguf = Gguf::open(&from).unwrap();
+        let error = execute::execute(&plan, &gguf, &target, false, &mut go_on).unwrap_err();
+        assert!(error.to_string().contains("tensor t: element 30 is NaN"), "{error}");
+        assert!(!target.exists());
+    }
+}
+
 fn own(widths: &[usize], left_out: &[usize]) -> Slice {
     Slice::new(Widths::Each(widths.to_vec()), left_out.to_vec())
 }
