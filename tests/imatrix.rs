@@ -284,6 +284,51 @@ fn a_joined_matrix_counts_once() {
     assert_eq!(joined.entries["blk.0.attn_qkv.weight"], apart.entries["blk.0.attn_q.weight"]);
 }
 
+/// `ffn_down` of sparse layers neuron-major: its input is the same, and so is its entry's name.
+#[test]
+fn a_neuron_major_file_gives_the_usual_entries() {
+    let folder = tempfile::tempdir().unwrap();
+    let usual = models::converted(&models::fixtures().join("tiny"), Float::F32, folder.path());
+    let sparsity = TextConfig::read(&usual).unwrap().sparsity;
+    let mut layout = Layout::default();
+    layout.copy_metadata(usual.metadata());
+    layout.set("gemma3n.cli.layout", 1u32);
+    let mut data = Vec::new();
+    for tensor in usual.tensors() {
+        let mut bytes = usual.data(tensor).to_vec();
+        let of_layer = |il: usize| tensor.name == format!("blk.{il}.ffn_down.weight");
+        if (0..sparsity.len()).any(|il| sparsity[il].is_some() && of_layer(il)) {
+            let [f, e, ..] = tensor.ne;
+            let name = tensor.name.replace("ffn_down", "ffn_down_t");
+            layout.add_tensor(&name, [e, f, 1, 1], 2, tensor.ty);
+            let at = |i: u64| 4 * ((i % e) * f + i / e) as usize;
+            bytes = (0..e * f).flat_map(|i| bytes[at(i)..at(i) + 4].to_vec()).collect();
+        } else {
+            layout.add_tensor(&tensor.name, tensor.ne, tensor.n_dims, tensor.ty);
+        }
+        data.push(bytes);
+    }
+    let path = folder.path().join("turned.gguf");
+    let mut writer = Writer::create(&path, &layout, false).unwrap();
+    for (tensor, bytes) in layout.tensors.iter().zip(&data) {
+        writer.append(&tensor.name, bytes).unwrap();
+    }
+    writer.finish().unwrap();
+    let turned = TextModel::open(&Arc::new(Gguf::open(&path).unwrap())).unwrap();
+    assert!(turned.config().neuron_major);
+    let usual = TextModel::open(&usual).unwrap();
+    for kernels in KERNELS {
+        let (found, expected) = (read_by(&turned, 7, kernels), read_by(&usual, 7, kernels));
+        let names = |matrix: &ImportanceMatrix| matrix.entries.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&found), names(&expected), "{kernels:?}");
+        for (name, entry) in &found.entries {
+            assert_eq!(entry.counts, expected.entries[name].counts, "{name}");
+            let error = error(&entry.in_sum2, &expected.entries[name].in_sum2);
+            assert!(error < 4e-5, "{name} ({kernels:?}): {error:.1e}");
+        }
+    }
+}
+
 #[test]
 fn an_interrupted_collection_is_an_error() {
     let model = TextModel::open(&Arc::new(Gguf::open(&program::model()).unwrap())).unwrap();

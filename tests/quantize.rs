@@ -283,20 +283,25 @@ fn what_was_lost_is_told() {
 fn converting_and_quantizing_in_one_pass_is_the_same() {
     let home = Home::new();
     let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wide");
-    let convert = |name: &str, more: &[&str]| {
+    let told = |name: &str, more: &[&str]| {
         let out = home.path().join(name);
         let mut program = home.program();
         program.arg("convert").arg(&checkpoint).arg("-o").arg(&out).args(more);
         let output = program.output().unwrap();
         assert!(output.status.success(), "{more:?}: {}", stderr(&output));
-        out
+        (out, stderr(&output))
     };
+    let convert = |name: &str, more: &[&str]| told(name, more).0;
     let floats = convert("floats.gguf", &[]);
     for preset in ["Q4_K_M", "Q8_0", "q4_0-nm", "IQ4_XS-small8"] {
         let two = quantized(&home, &floats, &[preset]);
         let one = convert("one.gguf", &["--type", preset, "--force"]);
         assert!(fs::read(one).unwrap() == fs::read(two.path()).unwrap(), "{preset}");
     }
+    let notice = "only gemma3n loads it";
+    assert!(told("nm.gguf", &["--type", "Q4_0-nm"]).1.contains(notice));
+    let mixed = told("mixed.gguf", &["--type", "Q4_0"]).1;
+    assert!(!mixed.contains(notice) && !mixed.contains("neuron-major"), "{mixed}");
     let mut program = home.program();
     let out = home.path().join("none.gguf");
     program.arg("convert").arg(&checkpoint).arg("-o").arg(&out).args(["--type", "IQ1_S"]);

@@ -35,6 +35,56 @@ fn cut(gguf: &Arc<Gguf>, slice: &Slice, folder: &Path) -> Arc<Gguf> {
     Arc::new(Gguf::open(&target).expect("a sound file"))
 }
 
+/// What llama.cpp takes for granted is told where this model differs, and only there.
+#[test]
+fn notices_are_about_what_differs() {
+    let gguf = Arc::new(Gguf::open(&program::model()).unwrap());
+    let notices = |widths: &[usize], left_out: &[usize]| {
+        files::slice::plan(&gguf, &own(widths, left_out)).expect("a plan").notices
+    };
+    // Layers 0, 1, 2 and 4 of the seven are sparse, the first five own their keys and values.
+    assert_eq!(notices(&[32; 3], &[3, 4, 5, 6]), [""; 0]);
+    let wrongly = "it computes this file wrongly";
+    let sparse = |which: &str| format!("{which}, llama.cpp takes all to be: {wrongly}");
+    assert_eq!(notices(&[32; 4], &[4, 5, 6]), [sparse("only the first 3 layers are sparse")]);
+    let mixed = "3 of 4 layers are sparse, not only the first ones";
+    assert_eq!(notices(&[32; 4], &[2, 5, 6]), [sparse(mixed)]);
+    let owners = format!("4 layers own keys and values, llama.cpp takes 20 for granted: {wrongly}");
+    let two = [owners, sparse("3 of 5 layers are sparse, not only the first ones")];
+    assert_eq!(notices(&[32; 5], &[1, 5]), two);
+}
+
+/// A value that can't stay is named by its place in the source, not by that among what is kept.
+#[test]
+fn a_bad_value_in_a_cut_is_named_by_its_place() {
+    use gemma3n::files::Plan;
+    use gemma3n::files::plan::{Part, PlannedTensor, Segment, Stored};
+    use gemma3n::gguf::{Layout, TensorPlan, TensorType, Writer};
+    let folder = tempfile::tempdir().unwrap();
+    let mut layout = Layout::new();
+    layout.add_tensor("t", [8, 5, 1, 1], 2, TensorType::F32);
+    let from = folder.path().join("from.gguf");
+    let mut writer = Writer::create(&from, &layout, false).unwrap();
+    // Row 3, column 6; and row 1, column 3, which is not kept.
+    let value = |at: u32| if [30, 11].contains(&at) { f32::NAN } else { at as f32 };
+    let bytes: Vec<u8> = (0..40).flat_map(|at| value(at).to_le_bytes()).collect();
+    writer.append("t", &bytes).unwrap();
+    writer.finish().unwrap();
+    let part = Part::Cut { rows: 1..5, columns: vec![0..2, 5..8] };
+    let stored = Stored { name: "t".into(), ty: TensorType::F32, row_len: 8, rows: 5, part };
+    for ty in [TensorType::F32, TensorType::F16] {
+        let target = TensorPlan { name: "t".into(), ne: [5, 4, 1, 1], n_dims: 2, ty };
+        let tensor = PlannedTensor::new(target, vec![Segment::Stored(stored.clone())]);
+        let plan = Plan { tensors: vec![tensor], ..Plan::default() };
+        let mut go_on = |_: u64, _: u64| ControlFlow::Continue(());
+        let target = folder.path().join("to.gguf");
+        let gguf = Gguf::open(&from).unwrap();
+        let error = execute::execute(&plan, &gguf, &target, false, &mut go_on).unwrap_err();
+        assert!(error.to_string().contains("tensor t: element 30 is NaN"), "{error}");
+        assert!(!target.exists());
+    }
+}
+
 fn own(widths: &[usize], left_out: &[usize]) -> Slice {
     Slice::new(Widths::Each(widths.to_vec()), left_out.to_vec())
 }
@@ -406,6 +456,8 @@ fn the_command_line_cuts_lists_and_shows() {
     assert!(stderr.contains("4 layers own keys and values, llama.cpp takes 20 for granted"));
     let small = Gguf::open(&home.path().join("small.gguf")).unwrap();
     assert!(matches!(small.metadata().get("gemma3n.block_count"), Some(Value::U32(5))));
+    let label = small.metadata().str("general.size_label").unwrap().unwrap();
+    assert!(label.ends_with('K') && !label.starts_with('0'), "{label}");
     let again = slice(&home, &words);
     assert!(String::from_utf8_lossy(&again.stderr).contains("exists already"));
     let list = slice(&home, &["--list"]);

@@ -5,7 +5,7 @@
 //! asked for. Rows of the per-layer table up to the vocabulary's size are zeros, and so are K and V
 //! of sharing layers where the checkpoint has none; llama.cpp wants both.
 
-mod metadata;
+pub(super) mod metadata;
 mod sparsity;
 pub mod towers;
 
@@ -38,7 +38,8 @@ pub fn plan(checkpoint: &Checkpoint, ty: Option<Float>) -> Result<Plan, Error> {
 }
 
 /// Plans the conversion to a mixture of quantized types, in one pass: what takes no part in it
-/// keeps the [`main_type`].
+/// keeps the [`main_type`]. Where the checkpoint's types are mixed that is more exact than two
+/// passes, of which the first rounds everything to the main type.
 ///
 /// # Errors
 /// As [`plan`]; a type that ggml can't write, or not without an importance matrix.

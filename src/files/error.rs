@@ -47,6 +47,9 @@ pub enum Error {
     #[error("{}: tensor {tensor}: the cut is not at whole blocks of {ty}", path.display())]
     NotWholeBlocks { path: PathBuf, tensor: String, ty: TensorType },
 
+    #[error("tensor {tensor}: expected one whole matrix to transpose, found {found}")]
+    NotAMatrix { tensor: String, found: String },
+
     #[error("tensor {tensor}: {source}")]
     Quantize { tensor: String, source: QuantizeError },
 

@@ -90,6 +90,27 @@ impl Stored {
         }
     }
 
+    /// Where in the whole tensor an element is, by its place among those that are taken from this
+    /// row on.
+    pub fn index(&self, first_row: u64, at: u64) -> u64 {
+        let whole = 0..self.row_len;
+        let columns = match &self.part {
+            Part::All | Part::Transposed => std::slice::from_ref(&whole),
+            Part::Cut { columns, .. } => columns,
+        };
+        let width = columns.iter().map(|range| range.end - range.start).sum::<u64>().max(1);
+        let (row, mut column) = (at / width, at % width);
+        for range in columns {
+            let len = range.end - range.start;
+            if column < len {
+                column += range.start;
+                break;
+            }
+            column -= len;
+        }
+        (first_row + row) * self.row_len + column
+    }
+
     /// Whether what is taken lies inside the tensor.
     fn is_inside(&self) -> bool {
         let within = |range: &Range<u64>, end| range.start <= range.end && range.end <= end;

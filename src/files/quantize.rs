@@ -4,6 +4,7 @@
 //! `general.quantization_version`, `split.*`. Facts: gguf.md 5; reference: llama-quant.cpp.
 
 pub mod choice;
+mod notices;
 mod preset;
 mod retype;
 mod rules;
@@ -23,10 +24,8 @@ use super::imatrix::ImportanceMatrix;
 use super::plan::{Part, Plan, PlannedTensor, Segment, Stored};
 use crate::ggml::{self, Type};
 use crate::gguf::{Gguf, Layout, Tensor, TensorPlan, TensorType};
-use crate::model::config::TextConfig;
+use crate::model::config::{LAYOUT, NEURON_MAJOR, TextConfig};
 
-/// `gemma3n.cli.layout`: the sparse layers' `ffn_down` has a row a neuron.
-const NEURON_MAJOR: u32 = 1;
 /// The version of the quantized types, the same since 2023.
 const QUANTIZATION_VERSION: u32 = 2;
 
@@ -51,6 +50,39 @@ pub fn is_writable(ty: TensorType) -> bool {
     Type::weight_from_id(ty.id()).is_some_and(ggml::has_quantizer)
 }
 
+/// Whether a tensor can be made as it was chosen.
+///
+/// # Errors
+/// ggml can't write the type, or not without the importance matrix that is not there.
+fn check(
+    standard: Standard,
+    name: &str,
+    choice: &Choice,
+    has_importance: bool,
+) -> Result<(), Error> {
+    let (tensor, ty) = (name.to_owned(), choice.ty);
+    if !has_importance && needs_importance(standard, name, choice) {
+        return Err(Error::NeedsImportance { tensor, ty });
+    }
+    if !is_writable(ty) {
+        return Err(Error::NotWritable { tensor, ty });
+    }
+    Ok(())
+}
+
+/// Whether a tensor that is to be transposed is one matrix.
+///
+/// # Errors
+/// It is a stack of them.
+fn check_matrix(name: &str, ne: [u64; 4]) -> Result<(), Error> {
+    if ne[2..] == [1, 1] {
+        return Ok(());
+    }
+    let [a, b, c, d] = ne;
+    let found = format!("{a} x {b} x {c} x {d}");
+    Err(Error::NotAMatrix { tensor: name.to_owned(), found })
+}
+
 /// Plans the quantization of a text model or of towers.
 ///
 /// # Errors
@@ -72,7 +104,11 @@ pub fn plan(source: &Gguf, options: &Options) -> Result<Plan, Error> {
         .map(|(tensor, choice)| planner.planned(tensor, choice))
         .collect::<Result<_, _>>()?;
     let metadata = planner.metadata(&choices);
-    let notices = planner.notices(&choices, &tensors);
+    let mut notices = notices::of(&options.wanted, &candidates, &choices);
+    let unused = tensors.iter().all(|tensor: &PlannedTensor| tensor.importance.is_none());
+    if options.importance.is_some() && unused {
+        notices.push("the importance matrix is for none of the tensors".to_owned());
+    }
     Ok(Plan { metadata, tensors, left_out: Vec::new(), notices })
 }
 
@@ -108,9 +144,6 @@ impl Planner<'_> {
                 to: choice.ty,
             });
         }
-        if changes && !is_writable(choice.ty) {
-            return Err(Error::NotWritable { tensor: tensor.name.clone(), ty: choice.ty });
-        }
         let mut target = TensorPlan {
             name: tensor.name.clone(),
             ne: tensor.ne,
@@ -118,6 +151,7 @@ impl Planner<'_> {
             ty: choice.ty,
         };
         if choice.transposed {
+            check_matrix(&tensor.name, tensor.ne)?;
             target.name = transposed_name(&tensor.name);
             target.ne.swap(0, 1);
         }
@@ -130,13 +164,17 @@ impl Planner<'_> {
             part: if choice.transposed { Part::Transposed } else { Part::All },
         };
         let mut planned = PlannedTensor::new(target, vec![Segment::Stored(stored)]);
-        if changes && choice.ty.is_quantized() {
-            planned.importance = self.weights(tensor, choice)?.map(Into::into);
+        if changes {
+            let weights =
+                if choice.ty.is_quantized() { self.weights(tensor, choice)? } else { None };
+            let standard = self.options.wanted.preset.standard;
+            check(standard, &tensor.name, choice, weights.is_some())?;
+            planned.importance = weights.map(Into::into);
         }
         Ok(planned)
     }
 
-    /// How much each column matters, where that is known and of use: columns of a transposed
+    /// How much each column matters, where that is known and of use: columns of a neuron-major
     /// matrix are not its inputs, and stacks are never made in types that would use it.
     fn weights(&self, tensor: &Tensor, choice: &Choice) -> Result<Option<Vec<f32>>, Error> {
         let name = &tensor.name;
@@ -144,7 +182,7 @@ impl Planner<'_> {
         let (expected, matrices) = (tensor.ne[0], tensor.ne[2].saturating_mul(tensor.ne[3]));
         let mut weights = None;
         if let Some(Importance { path, matrix }) = &self.options.importance
-            && !choice.transposed
+            && !choice.is_neuron_major(name)
         {
             weights = matrix.weights(name);
             let found = weights.as_ref().map_or(0, |weights| weights.len() as u64);
@@ -155,13 +193,11 @@ impl Planner<'_> {
             }
             weights = weights.filter(|_| fits && matrices == 1);
         }
-        let needed = needs_importance(self.options.wanted.preset.standard, name, choice.ty)
-            || Type::weight_from_id(choice.ty.id()).is_some_and(ggml::requires_importance);
-        if weights.is_none() && needed {
-            if !self.model.is_unused(name) || self.options.importance.is_none() {
-                let (tensor, ty) = (name.clone(), choice.ty);
-                return Err(Error::NeedsImportance { tensor, ty });
-            }
+        if weights.is_none()
+            && self.options.importance.is_some()
+            && self.model.is_unused(name)
+            && needs_importance(self.options.wanted.preset.standard, name, choice)
+        {
             weights = Some(vec![1.0; expected as usize]);
         }
         Ok(weights)
@@ -174,7 +210,7 @@ impl Planner<'_> {
         layout.set("general.file_type", preset.standard.file_type());
         layout.set("general.quantization_version", QUANTIZATION_VERSION);
         if choices.iter().any(|choice| choice.transposed) {
-            layout.set("gemma3n.cli.layout", NEURON_MAJOR);
+            layout.set(LAYOUT, NEURON_MAJOR);
         }
         if let Some(Importance { path, matrix }) = &self.options.importance {
             let prefix = "quantize.imatrix";
@@ -188,46 +224,5 @@ impl Planner<'_> {
             }
         }
         layout.metadata
-    }
-
-    fn notices(&self, choices: &[Choice], planned: &[PlannedTensor]) -> Vec<String> {
-        let Options { wanted, importance, .. } = self.options;
-        let tensors = self.source.tensors();
-        let mut notices = Vec::new();
-        let fallbacks: Vec<_> = tensors
-            .iter()
-            .zip(choices)
-            .filter_map(|(tensor, choice)| match choice.reason {
-                Reason::Fallback(meant) => Some((tensor, meant, choice.ty)),
-                _ => None,
-            })
-            .collect();
-        if let [(first, meant, ty), ..] = fallbacks[..] {
-            let count = fallbacks.len();
-            notices.push(format!(
-                "{count} tensors do not fit the type meant for them and get another, the first {} \
-                 ({meant}: {ty})",
-                first.name
-            ));
-        }
-        for (pattern, ty) in &wanted.patterns {
-            let overridden = |(tensor, choice): (&Tensor, &Choice)| {
-                choice.reason != Reason::Kept && pattern.is_match(&tensor.name)
-            };
-            if !tensors.iter().zip(choices).any(overridden) {
-                notices.push(format!("{pattern}={ty} is for no tensor whose type may change"));
-            }
-        }
-        if importance.is_some() && planned.iter().all(|tensor| tensor.importance.is_none()) {
-            notices.push("the importance matrix is for none of the tensors".to_owned());
-        }
-        if choices.iter().any(|choice| choice.transposed) {
-            notices.push(
-                "ffn_down of sparse layers is neuron-major: only gemma3n loads it".to_owned(),
-            );
-        } else if wanted.preset.family == Family::NeuronMajor {
-            notices.push("no layer is sparse, so nothing is neuron-major".to_owned());
-        }
-        notices
     }
 }

@@ -8,18 +8,16 @@ use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::convert::metadata::size_label;
 use super::error::Error;
 use super::plan::{LeftOut, Part, Plan, PlannedTensor, Segment, Stored};
 use crate::gguf::{Array, Gguf, Layout, OwnedArray, OwnedValue, Tensor, TensorPlan, Value};
-use crate::model::config::LayerKind;
+use crate::model::config::{FFN_DOWN, FFN_DOWN_T, LAYOUT, LayerKind};
 use crate::model::slice::{Cut, Slice, layer_of};
 use crate::model::text::TextModel;
 
 /// Which slice a file is ([`Cut::label`]).
 const NOTE: &str = "gemma3n.cli.slice";
-/// `ffn_down` of sparse layers, neuron-major: a layout that loads here only.
-const NEURON_MAJOR: &str = "ffn_down_t";
-const LAYOUT: &str = "gemma3n.cli.layout";
 /// What llama.cpp takes for granted, whatever the file says (gguf.md, section 2.1).
 const LLAMA_OWNERS: usize = 20;
 const LLAMA_SPARSE: usize = 10;
@@ -53,18 +51,32 @@ fn notices(cut: &Cut) -> Vec<String> {
     if c.ffn.iter().any(|width| *width != c.ffn[0]) {
         notices.push("FFN widths differ between layers: llama.cpp does not load this file".into());
     }
-    if c.owners() != LLAMA_OWNERS {
+    // Of fewer layers llama.cpp takes all.
+    if c.owners() != c.layers.min(LLAMA_OWNERS) {
+        let own = match c.owners() {
+            1 => "1 layer owns".to_owned(),
+            n => format!("{n} layers own"),
+        };
         notices.push(format!(
-            "{} layers own keys and values, llama.cpp takes {LLAMA_OWNERS} for granted: it computes \
-             this file wrongly",
-            c.owners()
+            "{own} keys and values, llama.cpp takes {LLAMA_OWNERS} for granted: it computes this \
+             file wrongly"
         ));
     }
     if c.sparsity.iter().enumerate().any(|(il, z)| z.is_some() != (il < LLAMA_SPARSE)) {
-        notices.push(format!(
-            "other layers than the first {LLAMA_SPARSE} are sparse, which llama.cpp takes for \
-             granted: it computes this file wrongly"
-        ));
+        let sparse = c.sparsity.iter().filter(|z| z.is_some()).count();
+        let first = c.sparsity.iter().take_while(|z| z.is_some()).count();
+        let which = match sparse {
+            0 => "no layer is sparse".to_owned(),
+            1 if first == 1 => "only the first layer is sparse".to_owned(),
+            n if n == first => format!("only the first {n} layers are sparse"),
+            n => format!("{n} of {} layers are sparse, not only the first ones", c.layers),
+        };
+        let taken = match c.layers {
+            n if n <= LLAMA_SPARSE => "all".to_owned(),
+            _ => format!("the first {LLAMA_SPARSE}"),
+        };
+        notices
+            .push(format!("{which}, llama.cpp takes {taken} to be: it computes this file wrongly"));
     }
     notices
 }
@@ -78,11 +90,11 @@ fn planned(cut: &Cut, tensor: &Tensor, name: String) -> PlannedTensor {
         let (width, full) = (cut.config.ffn[new] as u64, cut.full[new] as u64);
         match suffix.strip_suffix(".weight") {
             _ if width == full => {}
-            Some("ffn_gate" | "ffn_up" | NEURON_MAJOR) => {
+            Some("ffn_gate" | "ffn_up" | FFN_DOWN_T) => {
                 ne[1] = width;
                 parts = vec![cut_rows(0..width, row_len)];
             }
-            Some("ffn_down") => {
+            Some(FFN_DOWN) => {
                 ne[0] = width;
                 parts = vec![Part::Cut { rows: 0..rows, columns: iter::once(0..width).collect() }];
             }
@@ -142,7 +154,7 @@ fn metadata(gguf: &Gguf, cut: &Cut, plan: &Plan) -> Vec<(String, OwnedValue)> {
         let scale = |z: &Option<f32>| z.unwrap_or(f32::NEG_INFINITY);
         layout.set(sparsity, c.sparsity.iter().map(scale).collect::<Vec<_>>());
     }
-    if !plan.tensors.iter().any(|tensor| tensor.target.name.contains(NEURON_MAJOR)) {
+    if !plan.tensors.iter().any(|tensor| tensor.target.name.contains(FFN_DOWN_T)) {
         layout.metadata.retain(|(key, _)| key != LAYOUT);
     }
     rename(&mut layout, cut, plan);
@@ -185,8 +197,7 @@ fn rename(layout: &mut Layout, cut: &Cut, plan: &Plan) {
             ("general.size_label", _) => {
                 let published = cut.published().map(|c| c.name.replace("-block", ""));
                 let published = published.map(|name| name.replace("-layer", "").to_uppercase());
-                let counted = || format!("{:.1}B", elements as f64 / 1e9);
-                *value = published.unwrap_or_else(counted).into();
+                *value = published.unwrap_or_else(|| size_label(elements)).into();
             }
             ("general.parameter_count", _) => *value = elements.into(),
             _ => {}

@@ -120,23 +120,75 @@ impl Parts {
     }
 }
 
-/// Gives finished files their names.
+/// Gives finished files their names, the last one first: the first part of several, which is what
+/// is opened, comes when all others are there.
 ///
 /// # Errors
-/// One can't be named: those before it are removed again where they took nobody's place.
+/// One can't be named: those named before it are removed again where they took nobody's place.
 pub fn publish(files: Vec<Finished>) -> Result<(), Error> {
     let mut new = Vec::new();
-    for file in files {
-        let (target, overwrite) = (file.target().to_owned(), file.overwrites());
+    for file in files.into_iter().rev() {
+        let target = file.target().to_owned();
+        let is_new = std::fs::symlink_metadata(&target).is_err();
         if let Err(error) = file.publish() {
             for target in &new {
                 std::fs::remove_file(target).ok();
             }
             return Err(error);
         }
-        if !overwrite {
+        if is_new {
             new.push(target);
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::TensorType;
+
+    /// Three parts, each a tensor, that wait for their names.
+    fn finished(folder: &Path, overwrite: bool) -> (Vec<PathBuf>, Vec<Finished>) {
+        let mut layout = Layout::new();
+        for name in ["a", "b", "c"] {
+            layout.add_tensor(name, [8, 1, 1, 1], 1, TensorType::F32);
+        }
+        let parts = split(&folder.join("m.gguf"), &layout, Some(32)).unwrap();
+        let paths: Vec<_> = parts.iter().map(|(path, _)| path.clone()).collect();
+        assert_eq!(paths.len(), 3);
+        let mut writer = Parts::create(parts, overwrite).unwrap();
+        for name in ["a", "b", "c"] {
+            writer.append(name, &[0; 32]).unwrap();
+        }
+        (paths, writer.complete().unwrap())
+    }
+
+    #[test]
+    fn a_part_that_cannot_be_named_takes_the_others_along() {
+        for overwrite in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let (paths, files) = finished(folder.path(), overwrite);
+            std::fs::create_dir(&paths[1]).unwrap();
+            let error = publish(files).unwrap_err().to_string();
+            assert!(error.contains("m-00002-of-00003.gguf: "), "{error}");
+            let left: Vec<_> =
+                std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap).collect();
+            assert!(left.len() == 1 && left[0].path() == paths[1], "{left:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_there_before_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (paths, _) = finished(folder.path(), true);
+        for path in [&paths[0], &paths[2]] {
+            std::fs::write(path, "old").unwrap();
+        }
+        let (_, files) = finished(folder.path(), true);
+        std::fs::create_dir(&paths[1]).unwrap();
+        publish(files).unwrap_err();
+        assert_eq!(std::fs::read(&paths[0]).unwrap(), b"old", "the first comes last");
+        assert!(paths[2].is_file());
+    }
 }

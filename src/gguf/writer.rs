@@ -145,10 +145,6 @@ impl Finished {
         &self.target
     }
 
-    pub(super) fn overwrites(&self) -> bool {
-        self.overwrite
-    }
-
     /// Gives it its name.
     pub(super) fn publish(self) -> Result<(), Error> {
         let target = self.target;

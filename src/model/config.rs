@@ -10,8 +10,14 @@ use crate::gguf::{Gguf, Value};
 
 /// Standard deviations above the mean that 95 % of a normal distribution stay below, in f32.
 const SPARSITY_95: f32 = 1.644_853_4;
-/// The only layout of our own so far: `ffn_down` of sparse layers with a row a neuron.
-const NEURON_MAJOR: u32 = 1;
+/// The key of a layout of our own: a number; absent in files that every program reads.
+pub const LAYOUT: &str = "gemma3n.cli.layout";
+/// The only one so far: `ffn_down` of sparse layers with a row a neuron, `[E, F]`.
+pub const NEURON_MAJOR: u32 = 1;
+/// The usual name of the matrix: `blk.N.ffn_down.weight`, `[F, E]`.
+pub const FFN_DOWN: &str = "ffn_down";
+/// Its name then: `blk.N.ffn_down_t.weight`.
+pub const FFN_DOWN_T: &str = "ffn_down_t";
 /// Ids from here on belong to pictures and sound; none has a row of per-layer embeddings.
 const FIRST_SOFT_ID: usize = 262_144;
 
@@ -303,16 +309,15 @@ impl Reader<'_> {
 
     /// Layouts of our own are refused by number where they are not known (design §8).
     fn neuron_major(&self, sparsity: &[Option<f32>]) -> Result<bool, OpenError> {
-        let key = "cli.layout";
-        match self.gguf.metadata().u32(&format!("gemma3n.{key}"))? {
+        let bad = |problem: String| self.fault(Fault::Key { key: LAYOUT.to_owned(), problem });
+        match self.gguf.metadata().u32(LAYOUT)? {
             None => Ok(false),
             Some(NEURON_MAJOR) if sparsity.iter().all(Option::is_none) => {
-                Err(self.bad(key, "neuron-major ffn_down in sparse layers, but no layer is sparse"))
+                Err(bad("neuron-major ffn_down in sparse layers, but no layer is sparse".into()))
             }
             Some(NEURON_MAJOR) => Ok(true),
             Some(other) => {
-                let problem = format!("layout {other} is not known here, only {NEURON_MAJOR}");
-                Err(self.bad(key, problem))
+                Err(bad(format!("layout {other} is not known here, only {NEURON_MAJOR}")))
             }
         }
     }

@@ -338,6 +338,16 @@ fn an_impossible_configuration_of_a_tower_names_the_key() {
         Err("config.json: key vision_soft_tokens_per_image: expected a square number, found 17"
             .to_owned())
     );
+    // 768 pixels, which is the default, have maps of 48 × 48.
+    for soft_tokens in [25u32, 49 * 49] {
+        let mut tokens = tiny();
+        tokens.config["vision_soft_tokens_per_image"] = json!(soft_tokens);
+        let expected = format!(
+            "config.json: key vision_soft_tokens_per_image: expected a square number whose root \
+             divides 48, found {soft_tokens}"
+        );
+        assert_eq!(convert_tiny(&tokens).map(drop), Err(expected));
+    }
 }
 
 /// transformers 5 writes one file for all processors.

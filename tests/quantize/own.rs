@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use gemma3n::files::quantize::{Candidate, Model, choose};
-use gemma3n::gguf::Layout;
+use gemma3n::files::Plan;
+use gemma3n::files::plan::{PlannedTensor, Segment};
+use gemma3n::files::quantize::{Candidate, Model, Standard, choose};
+use gemma3n::gguf::{Layout, TensorPlan};
 use gemma3n::model::text::TextModel;
 
 use super::*;
@@ -101,6 +103,138 @@ fn nm_has_types_of_the_kernel() {
         let chosen = choose(&Wanted::new(preset), &model, &candidates);
         assert_eq!((chosen[0].ty, chosen[0].transposed), (turned, true), "{name}");
         assert_eq!((chosen[1].ty.name(), chosen[1].transposed), (name, false));
+    }
+}
+
+/// What the kernel for neuron-major matrices computes with (src/ggml/neurons.rs).
+const NEURON_TYPES: [TensorType; 15] = {
+    use TensorType::*;
+    [IQ4_NL, IQ4_XS, F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q5_1, Q5_0, Q4_K, Q4_1, Q4_0, Q3_K, Q2_K]
+};
+
+/// A matrix with an entry for each of the file's matrices, under the usual names.
+fn full_matrix(home: &Home, gguf: &Gguf) -> PathBuf {
+    let path = home.path().join("full.gguf");
+    let matrices = gguf.tensors().iter().filter(|t| t.ne[1] > 1 && t.ne[2] == 1);
+    let weights: Vec<_> = matrices.map(|t| (t.name.clone(), t.ne[0])).collect();
+    faults::matrix(&path, &weights);
+    path
+}
+
+fn planned(gguf: &Gguf, preset: &str, importance: Option<&Path>) -> Plan {
+    let importance = importance.map(|path| {
+        let matrix = ImportanceMatrix::open(path).unwrap();
+        Importance { path: path.to_owned(), matrix }
+    });
+    let wanted = Wanted::new(Preset::from_name(preset).expect(preset));
+    let options = Options { wanted, requantize: false, importance };
+    quantize::plan(gguf, &options).unwrap_or_else(|error| panic!("{preset}: {error}"))
+}
+
+#[test]
+fn nm_goes_with_every_quantized_mixture() {
+    let home = Home::new();
+    let from = Gguf::open(&wide(&home)).unwrap();
+    let matrix = full_matrix(&home, &from);
+    let mut tried = 0;
+    for standard in Standard::ALL.iter().filter(|standard| standard.base().is_quantized()) {
+        let plan = planned(&from, &format!("{}-nm", standard.name()), Some(&matrix));
+        let turned = plan.tensors.iter().filter(|t| t.target.name.contains("ffn_down_t"));
+        for tensor in turned {
+            let ty = tensor.target.ty;
+            assert!(NEURON_TYPES.contains(&ty), "{}: {ty}", standard.name());
+            assert!(tensor.importance.is_none());
+            tried += 1;
+        }
+    }
+    assert!(tried >= 32, "{tried}");
+}
+
+/// `wide` with other names and shapes of its sparse layers' `ffn_down`, whatever their values.
+fn changed(home: &Home, change: impl Fn(&mut TensorPlan)) -> Gguf {
+    let from = Gguf::open(&wide(home)).unwrap();
+    let sparsity = from.metadata().f32_array("gemma3n.activation_sparsity_scale").unwrap().unwrap();
+    let mut layout = Layout::new();
+    layout.copy_metadata(from.metadata());
+    for tensor in from.tensors() {
+        layout.add_tensor(&tensor.name, tensor.ne, tensor.n_dims, tensor.ty);
+    }
+    for il in (0..sparsity.len()).filter(|&il| sparsity[il] > 0.0) {
+        let name = format!("blk.{il}.ffn_down.weight");
+        change(layout.tensors.iter_mut().find(|tensor| tensor.name == name).unwrap());
+    }
+    let turned = |tensor: &TensorPlan| tensor.name.contains("ffn_down_t");
+    if layout.tensors.iter().any(turned) {
+        layout.set("gemma3n.cli.layout", 1u32);
+    }
+    let path = home.path().join("changed.gguf");
+    let mut writer = gemma3n::gguf::Writer::create(&path, &layout, false).unwrap();
+    for (planned, tensor) in layout.tensors.iter().zip(from.tensors()) {
+        writer.append(&planned.name, from.data(tensor)).unwrap();
+    }
+    writer.finish().unwrap();
+    Gguf::open(&path).unwrap()
+}
+
+/// What is no single matrix can't be turned, and is not passed over.
+#[test]
+fn only_whole_matrices_are_turned() {
+    let home = Home::new();
+    let stacked = changed(&home, |tensor| {
+        let [a, b, ..] = tensor.ne;
+        (tensor.ne, tensor.n_dims) = ([a, b / 2, 2, 1], 3);
+    });
+    let preset = Preset::from_name("Q4_0-nm").unwrap();
+    let (wanted, name) = (Wanted::new(preset), "blk.0.ffn_down.weight");
+    let options = Options { wanted, requantize: false, importance: None };
+    let error = quantize::plan(&stacked, &options).unwrap_err().to_string();
+    assert!(error.contains("ffn_down.weight: expected one whole matrix to transpose"), "{error}");
+    let model = Model { layers: 1, sparse: vec![true], ..Model::default() };
+    let elements = 256 * 256;
+    for (ne, segments) in [
+        ([256, 256, 1, 1], vec![Segment::Fill { value: 0.0, elements }]),
+        ([256, 128, 2, 1], vec![Segment::Fill { value: 0.0, elements }]),
+    ] {
+        let target = TensorPlan { name: name.into(), ne, n_dims: 2, ty: TensorType::F16 };
+        let tensors = vec![PlannedTensor::new(target, segments)];
+        let mut plan = Plan { tensors, ..Plan::default() };
+        let error = quantize::retype(&mut plan, &model, &options.wanted).unwrap_err().to_string();
+        let start = format!("tensor {name}: expected one whole matrix to transpose, found ");
+        assert!(error.starts_with(&start), "{error}");
+    }
+}
+
+/// A file that is neuron-major already keeps its layout, in types that the kernel has and that need
+/// no importance matrix.
+#[test]
+fn a_neuron_major_file_stays_one() {
+    let home = Home::new();
+    let from = changed(&home, |tensor| {
+        tensor.name = tensor.name.replace("ffn_down", "ffn_down_t");
+        tensor.ne.swap(0, 1);
+    });
+    let usual = Gguf::open(&home.path().join("wide-F16.gguf")).unwrap();
+    let matrix = full_matrix(&home, &usual);
+    for (preset, importance, ty) in [
+        ("IQ3_S", None, TensorType::Q3_K),
+        ("IQ2_XXS", Some(matrix.as_path()), TensorType::Q2_K),
+        ("Q2_K_S", Some(matrix.as_path()), TensorType::Q2_K),
+        ("Q5_0-nm", None, TensorType::Q5_0),
+    ] {
+        let plan = planned(&from, preset, importance);
+        let turned: Vec<_> =
+            plan.tensors.iter().filter(|t| t.target.name.contains("ffn_down_t")).collect();
+        assert!(!turned.is_empty());
+        for tensor in turned {
+            assert_eq!(tensor.target.ty, ty, "{preset}");
+            assert_eq!(tensor.target.ne, from.tensor(&tensor.target.name).unwrap().ne);
+            assert!(tensor.importance.is_none());
+        }
+        let key = plan.metadata.iter().find(|(key, _)| key == "gemma3n.cli.layout");
+        assert_eq!(key.map(|(_, value)| value), Some(&OwnedValue::U32(1)));
+        let notices = plan.notices.join("\n");
+        assert!(notices.contains("only gemma3n loads it"), "{preset}: {notices}");
+        assert!(!notices.contains("no layer is sparse"), "{preset}: {notices}");
     }
 }
 

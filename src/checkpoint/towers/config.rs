@@ -21,6 +21,10 @@ const FUSION_STRIDE: u32 = 16;
 /// Halvings of the picture's sides, by the stem and four stages.
 const WHOLE_STRIDE: u32 = 32;
 
+/// Pixels of a side where no processor says it.
+const IMAGE_SIZE: u32 = 768;
+const SOFT_TOKENS: &str = "vision_soft_tokens_per_image";
+
 /// Of the picture tower, what its tensors don't say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VisionConfig {
@@ -50,8 +54,15 @@ impl VisionConfig {
         let soft_tokens = soft_tokens(&root)?;
         let image_size = match &processor {
             Some(processor) => processor.image_size(soft_tokens)?,
-            None => 768,
+            None => None,
         };
+        // The default has to fit as well.
+        let image_size = image_size.unwrap_or(IMAGE_SIZE);
+        if !is_whole(image_size, soft_tokens) {
+            let expected =
+                format!("a square number whose root divides {}", image_size / FUSION_STRIDE);
+            return Err(root.unexpected(SOFT_TOKENS, &expected, soft_tokens));
+        }
         let normalized = match &processor {
             Some(processor) => processor.normalization()?,
             None => None,
@@ -77,12 +88,17 @@ impl VisionConfig {
 }
 
 fn soft_tokens(root: &Section) -> Result<u32, Error> {
-    const KEY: &str = "vision_soft_tokens_per_image";
-    let soft_tokens = root.count(KEY, 1, MAX_WIDTH)?.unwrap_or(256);
+    let soft_tokens = root.count(SOFT_TOKENS, 1, MAX_WIDTH)?.unwrap_or(256);
     if soft_tokens.isqrt().pow(2) != soft_tokens {
-        return Err(root.unexpected(KEY, "a square number", soft_tokens));
+        return Err(root.unexpected(SOFT_TOKENS, "a square number", soft_tokens));
     }
     Ok(soft_tokens)
+}
+
+/// Are the feature maps of pictures of this side whole, and averages over whole squares of them?
+fn is_whole(image_size: u32, soft_tokens: u32) -> bool {
+    let grid = soft_tokens.isqrt() * FUSION_STRIDE;
+    image_size.is_multiple_of(grid) && image_size.is_multiple_of(WHOLE_STRIDE)
 }
 
 /// Mean and standard deviation by channel.
@@ -118,21 +134,21 @@ impl Processor {
         }
     }
 
-    /// Pixels of a side.
-    fn image_size(&self, soft_tokens: u32) -> Result<u32, Error> {
-        let Some(section) = self.section()? else { return Ok(768) };
-        let Some(size) = section.section("size")? else { return Ok(768) };
+    /// Pixels of a side, where it says so.
+    fn image_size(&self, soft_tokens: u32) -> Result<Option<u32>, Error> {
+        let Some(section) = self.section()? else { return Ok(None) };
+        let Some(size) = section.section("size")? else { return Ok(None) };
         let height = size.required_count("height", 1, MAX_SIDE)?;
         let width = size.required_count("width", 1, MAX_SIDE)?;
         if width != height {
             return Err(size.unexpected("width", &format!("the height, {height}"), width));
         }
-        let grid = soft_tokens.isqrt() * FUSION_STRIDE;
-        if !height.is_multiple_of(grid) || !height.is_multiple_of(WHOLE_STRIDE) {
+        if !is_whole(height, soft_tokens) {
+            let grid = soft_tokens.isqrt() * FUSION_STRIDE;
             let expected = format!("a multiple of {WHOLE_STRIDE} and of {grid}");
             return Err(size.unexpected("height", &expected, height));
         }
-        Ok(height)
+        Ok(Some(height))
     }
 
     /// What pixels are normalized by, where they are.

@@ -141,7 +141,7 @@ fn templates(tokenizer: &Tokenizer, pairs: &mut Pairs) {
 }
 
 /// The number of parameters with two digits, as in model names: 4.5B, 15M.
-pub(super) fn size_label(parameters: u64) -> String {
+pub(in crate::files) fn size_label(parameters: u64) -> String {
     let units = [(1e12, "T"), (1e9, "B"), (1e6, "M")];
     let (unit, suffix) =
         units.into_iter().find(|&(unit, _)| parameters as f64 > unit).unwrap_or((1e3, "K"));

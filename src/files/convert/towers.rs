@@ -14,7 +14,7 @@ use crate::checkpoint::towers::names::{self, Modality};
 use crate::checkpoint::towers::{self as tables, Expected, Fault, Tensors, VisionTower};
 use crate::checkpoint::{self, AudioConfig, Checkpoint, VisionConfig};
 use crate::files::error::Error;
-use crate::files::plan::{LeftOut, Part, Plan, PlannedTensor, Segment, Stored};
+use crate::files::plan::{Part, Plan, PlannedTensor, Segment, Stored};
 use crate::files::source::tensor_type;
 use crate::gguf::{TensorPlan, TensorType};
 
@@ -56,13 +56,7 @@ pub fn plan(checkpoint: &Checkpoint, ty: TensorType) -> Result<Option<Plan>, Err
         notices.push("llama.cpp can't run BF16 kernels of the picture tower on a CPU".to_owned());
     }
     let metadata = metadata::metadata(checkpoint, &towers, ty, &tensors);
-    Ok(Some(Plan { metadata, tensors, left_out: left_out(checkpoint), notices }))
-}
-
-/// The text model's tensors, which are another file's.
-fn left_out(checkpoint: &Checkpoint) -> Vec<LeftOut> {
-    let text = checkpoint.weights.iter().filter(|(name, _)| names::modality(name).is_none());
-    text.map(|(name, _)| LeftOut { name: name.to_owned(), reason: "the text model's" }).collect()
+    Ok(Some(Plan { metadata, tensors, left_out: Vec::new(), notices }))
 }
 
 /// The checkpoint's tensors of one tower.

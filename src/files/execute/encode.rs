@@ -210,7 +210,7 @@ impl<'a> Encoder<'a> {
         };
         let value = self.values[at];
         let (path, tensor) = (place.path.to_owned(), stored.name.clone());
-        let index = first_row * place.row_len + at as u64;
+        let index = stored.index(first_row, at as u64);
         Err(match value.is_finite() {
             true if through_f16 => Error::BeyondF16 { path, tensor, index, value },
             _ => Error::NotFinite { path, tensor, index, value },

@@ -8,8 +8,10 @@ use regex::Regex;
 
 use super::preset::{Family, Preset, Standard};
 use super::rules::{Category, Counted, Place};
+use crate::ggml::{self, Type};
 use crate::gguf::TensorType::{self, *};
-use crate::model::config::TextConfig;
+use crate::model::config::{FFN_DOWN, FFN_DOWN_T, TextConfig};
+use crate::model::slice::layer_of;
 
 /// What was asked for.
 #[derive(Clone, Debug)]
@@ -92,6 +94,14 @@ impl Model {
     }
 }
 
+impl Choice {
+    /// Has the tensor of this name in the source a row a neuron, or is it to have one? Its columns
+    /// are no inputs then, so that no importance matrix is for them.
+    pub fn is_neuron_major(&self, name: &str) -> bool {
+        self.transposed || is_transposed(name)
+    }
+}
+
 impl Wanted {
     /// A preset and nothing else.
     pub fn new(preset: Preset) -> Self {
@@ -120,13 +130,18 @@ pub fn choose(wanted: &Wanted, model: &Model, tensors: &[Candidate]) -> Vec<Choi
 
 /// N of `blk.N.…`; globals come first.
 fn layer(name: &str) -> Option<usize> {
-    let (number, _) = name.strip_prefix("blk.")?.split_once('.')?;
-    number.parse().ok()
+    layer_of(name).map(|(il, _)| il)
 }
 
 /// The name of `ffn_down` with its columns as rows.
 pub fn transposed_name(name: &str) -> String {
-    name.replace(".ffn_down.", ".ffn_down_t.")
+    name.replace(FFN_DOWN, FFN_DOWN_T)
+}
+
+/// Is this `ffn_down` with its columns as rows already?
+pub fn is_transposed(name: &str) -> bool {
+    let stem = layer_of(name).and_then(|(_, suffix)| suffix.strip_suffix(".weight"));
+    stem == Some(FFN_DOWN_T)
 }
 
 /// Whether a tensor of this name may get another type at all: a matrix that is a weight, neither
@@ -185,11 +200,12 @@ impl Chooser<'_> {
             importance: self.model.importance,
             tied: self.tied,
         };
-        let transposed = self.is_transposed(tensor);
+        let transposed = self.is_to_be_transposed(tensor);
         let Some((ty, reason)) = self.meant(tensor, &place) else {
             return Choice { ty: tensor.ty, reason: Reason::Kept, transposed: false };
         };
-        let ty = if transposed { for_neurons(ty) } else { ty };
+        let neuron_major = transposed || is_transposed(tensor.name);
+        let ty = if neuron_major { for_neurons(ty) } else { ty };
         let row_len = if transposed { tensor.ne[1] } else { tensor.ne[0] };
         let fit = match fitting(ty, row_len) {
             // llama.cpp's convolutions end the process on BF16.
@@ -254,7 +270,7 @@ impl Chooser<'_> {
         pattern.map(|ty| (ty, Reason::Override)).or_else(by_family)
     }
 
-    fn is_transposed(&self, tensor: &Candidate) -> bool {
+    fn is_to_be_transposed(&self, tensor: &Candidate) -> bool {
         self.wanted.preset.family == Family::NeuronMajor
             && tensor.name.ends_with(".ffn_down.weight")
             && layer(tensor.name)
@@ -293,14 +309,16 @@ fn for_neurons(ty: TensorType) -> TensorType {
 }
 
 /// Whether the type is so low, or the mixture so made, that llama-quantize refuses to make this
-/// tensor without an importance matrix. Token tables and the head never have one.
-pub fn needs_importance(standard: Standard, name: &str, ty: TensorType) -> bool {
-    match Category::of(name) {
-        Category::TokenTable | Category::Output => false,
-        _ => match ty {
-            IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS => true,
-            Q2_K => standard == Standard::Q2_K_S,
-            _ => false,
-        },
-    }
+/// tensor without an importance matrix, or ggml can't. Token tables and the head never have one, and
+/// neither have neuron-major matrices.
+pub fn needs_importance(standard: Standard, name: &str, choice: &Choice) -> bool {
+    let without = matches!(Category::of(name), Category::TokenTable | Category::Output)
+        || choice.is_neuron_major(name);
+    let refused = match choice.ty {
+        IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS => true,
+        Q2_K => standard == Standard::Q2_K_S,
+        _ => false,
+    };
+    !without && refused
+        || Type::weight_from_id(choice.ty.id()).is_some_and(ggml::requires_importance)
 }

@@ -10,6 +10,7 @@ use super::activation::gelu_mul;
 use super::scope::{Activations, Scope};
 use super::weights::{Down, LayerWeights};
 use crate::ggml::{Stored, Tensor, Type};
+use crate::model::config::{FFN_DOWN, FFN_DOWN_T};
 
 /// `n` `[E, T]` → `[E, T]`.
 pub fn ffn<'b>(s: &Scope<'b>, w: &LayerWeights, il: usize, n: &Activations<'b>) -> Tensor<'b> {
@@ -63,8 +64,12 @@ fn sparse<'b>(
 }
 
 /// `Σ_f gated_up_f · row_f` over the neurons that survive, for weights `[E, F]`. The plain twin
-/// turns them around as f32.
+/// turns them around as f32. Observed is what the usual layout would multiply with, by its name.
 fn neuron_major<'b>(s: &Scope<'b>, down: &Stored, gated_up: Tensor<'b>) -> Tensor<'b> {
+    if s.observes() {
+        let usual = down.name().replace(FFN_DOWN_T, FFN_DOWN);
+        s.observe_as(&usual, &Activations::new(gated_up));
+    }
     let down = s.weight(down);
     if s.fused() && down.has_neuron_kernel() {
         return down.neuron_product(gated_up.survivors());

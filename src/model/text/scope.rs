@@ -111,12 +111,17 @@ impl<'b> Scope<'b> {
     /// Makes the sums of squares of a product's input readable, if this graph has them. What
     /// doesn't go through [`Scope::linear`] calls this.
     pub fn observe(&self, weight: &Stored, x: &Activations<'b>) {
+        self.observe_as(weight.name(), x);
+    }
+
+    /// As [`Scope::observe`], for a weight that importance matrices know by another name.
+    pub fn observe_as(&self, weight: &str, x: &Activations<'b>) {
         if let Some(squares) = &self.squares {
             let output = *x.squares.get_or_init(|| self.b.output(x.f32.column_squares()));
             let mut squares = squares.borrow_mut();
             // Parts of one matrix (`attn_qkv`) meet one input, which counts once.
-            if !squares.iter().any(|s| s.output == output && s.weight == weight.name()) {
-                squares.push(Squares { weight: weight.name().to_owned(), output });
+            if !squares.iter().any(|s| s.output == output && s.weight == weight) {
+                squares.push(Squares { weight: weight.to_owned(), output });
             }
         }
     }

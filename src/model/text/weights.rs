@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::ggml::{Stored, Type};
 use crate::gguf::{Gguf, Tensor};
-use crate::model::config::TextConfig;
+use crate::model::config::{FFN_DOWN_T, TextConfig};
 use crate::model::error::{Fault, OpenError};
 use crate::model::slice::Cut;
 use crate::model::text::table::Table;
@@ -335,7 +335,7 @@ impl Loader<'_> {
     /// `ffn_down` in the layout that the metadata announce, and in no other.
     fn down(&self, c: &TextConfig, il: usize) -> Result<Down, OpenError> {
         let (e, f, full) = (c.embedding, c.ffn[il], self.cut.full[il]);
-        let turned = self.name(il, "ffn_down_t");
+        let turned = self.name(il, FFN_DOWN_T);
         let there = self.gguf.tensor(&turned).is_some();
         match (c.neuron_major, c.sparsity[il].is_some()) {
             (true, true) if there => Ok(Down::Neurons(self.rows(&turned, [e, full], f)?)),
