@@ -151,7 +151,7 @@ fn towers(
         return Ok(None);
     }
     let ty = TensorType::from(args.mmproj_type);
-    let Some(mut plan) = convert::towers::plan(checkpoint, ty)? else {
+    let Some(plan) = convert::towers::plan(checkpoint, ty)? else {
         return match wanted {
             Some("auto") => Ok(None),
             _ => Err(anyhow!("{}: has no towers", args.checkpoint.display()))
@@ -159,7 +159,6 @@ fn towers(
         };
     };
     text.left_out.retain(|left| !of_towers(&left.name));
-    plan.left_out.clear();
     let target = match wanted {
         Some("auto") => beside(&args.output, ty),
         _ => args.mmproj.clone(),
