@@ -64,6 +64,7 @@ pub const KERNELS: &[&str] = &[
     "altup.cpp",
     "norms.cpp",
     "activation.cpp",
+    "convolution.cpp",
     "sparse.cpp",
     "neurons.cpp",
     "rope.cpp",

@@ -7,6 +7,8 @@ mod models;
 mod npz;
 #[path = "support/shared.rs"]
 mod shared;
+#[path = "parity/vision.rs"]
+mod vision;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 use gemma3n::checkpoint::Float;
 use gemma3n::gguf::Gguf;
 use gemma3n::model::text::{CacheType, Kernels, TextModel};
-use gemma3n::verify::{self, Options, Reference, Report};
+use gemma3n::verify::{self, Options, Reference, Report, Subject};
 
 const KERNELS: [Kernels; 2] = [Kernels::Ggml, Kernels::Auto];
 
@@ -57,7 +59,8 @@ fn oracle(checkpoint: &str, cases: &[&str]) -> usize {
 }
 
 fn compare(model: &Arc<TextModel>, reference: &Reference, case: &str, kernels: Kernels) -> Report {
-    verify::compare_model(model.clone(), reference, case, options(kernels)).unwrap()
+    verify::compare_model(model.clone(), reference, &verify::Rows::new(), case, options(kernels))
+        .unwrap()
 }
 
 #[test]
@@ -94,7 +97,11 @@ fn fixtures_at_every_tap() {
         let gguf = models::converted(&checkpoint, Float::F32, folder.path());
         for file in reference_files(&checkpoint) {
             for kernels in KERNELS {
-                let report = verify::run(&gguf, None, &file, options(kernels));
+                let report = verify::run(
+                    Subject { gguf: &gguf, slice: None, towers: None },
+                    &file,
+                    options(kernels),
+                );
                 assert_parity(&report.unwrap_or_else(|e| panic!("{e}")), kernels);
             }
             cases += 1;

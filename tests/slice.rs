@@ -22,7 +22,7 @@ use gemma3n::model::matformer::CONFIGURATIONS;
 use gemma3n::model::slice::{Slice, Widths};
 use gemma3n::model::text::{CacheType, Decoder, DecoderOptions, Kernels, TextModel};
 use gemma3n::tokenizer::TokenId;
-use gemma3n::verify::{self, Options};
+use gemma3n::verify::{self, Options, Subject};
 
 use nested::Nested;
 
@@ -33,6 +33,10 @@ fn cut(gguf: &Arc<Gguf>, slice: &Slice, folder: &Path) -> Arc<Gguf> {
     let mut go_on = |_: u64, _: u64| ControlFlow::Continue(());
     execute::execute(&plan, &**gguf, &target, true, &mut go_on).expect("written");
     Arc::new(Gguf::open(&target).expect("a sound file"))
+}
+
+fn subject<'a>(gguf: &'a Arc<Gguf>, slice: Option<&'a Slice>) -> Subject<'a> {
+    Subject { gguf, slice, towers: None }
 }
 
 /// What llama.cpp takes for granted is told where this model differs, and only there.
@@ -192,8 +196,8 @@ fn a_slice_answers_as_the_references_own_smaller_model() {
         let small = cut(&big, &slice, folder.path());
         for kernels in [Kernels::Ggml, Kernels::Auto] {
             let options = Options { cache: CacheType::F32, threads: 1, kernels, tolerance: None };
-            let of_file = verify::run(&small, None, &file, options).unwrap();
-            let of_view = verify::run(&big, Some(&slice), &file, options).unwrap();
+            let of_file = verify::run(subject(&small, None), &file, options).unwrap();
+            let of_view = verify::run(subject(&big, Some(&slice)), &file, options).unwrap();
             for report in [of_file, of_view] {
                 assert!(report.taps.len() > 8, "{case}: {} values", report.taps.len());
                 assert_eq!(report.first_failure(), None, "{case} ({kernels:?})");
@@ -203,7 +207,9 @@ fn a_slice_answers_as_the_references_own_smaller_model() {
         // the whole model is another one
         let options =
             Options { cache: CacheType::F32, threads: 1, kernels: Kernels::Auto, tolerance: None };
-        assert!(!verify::run(&big, None, &file, options).is_ok_and(|report| report.passes()));
+        assert!(
+            !verify::run(subject(&big, None), &file, options).is_ok_and(|report| report.passes())
+        );
     }
 }
 

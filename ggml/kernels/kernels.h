@@ -73,6 +73,10 @@ void g3n_gelu_mul(const float *g, const float *u, int64_t u_stride, int64_t widt
 // out = cap tanh(x / cap), n values. out may be x.
 void g3n_softcap(const float *x, float cap, int64_t n, float *out, int ith, int nth);
 
+// out = softmax(scale x) over each row [width, rows], scale > 0, width > 0. out may be x.
+void g3n_soft_max(const float *x, float scale, int64_t width, int64_t rows, float *out, int ith,
+                  int nth);
+
 // cutoff[t] = mean + z * (biased) deviation of gate [F, T] over F.
 void g3n_topk_cutoff(const float *gate, int64_t F, int64_t T, float z, float *cutoff, int ith,
                      int nth);
@@ -108,6 +112,36 @@ void g3n_neurons_product(int type, const void *w, int64_t w_stride, int64_t E, i
 void g3n_qk_norm_rope(const float *x, const float *w, float eps, const float *cosines,
                       const float *sines, int64_t d, int64_t H, int64_t T, float *out, int ith,
                       int nth);
+
+// out = gelu(RMS(x; w)) (tanh form), [E, rows]. out may be x.
+void g3n_rms_norm_gelu(const float *x, const float *w, float eps, int64_t E, int64_t rows,
+                       float *out, int ith, int nth);
+
+// out = x + gamma * RMS(y; norm), [E, rows]. Without x (null) nothing is added, without norm or
+// gamma [E] the step is left out. out may be x or y.
+void g3n_norm_scale_add(const float *x, const float *y, const float *norm, const float *gamma,
+                        float eps, int64_t E, int64_t rows, float *out, int ith, int nth);
+
+// ---- Convolutions over maps of pixels, channels last: convolution.cpp.
+
+// A square window of k * k taps over a map of width * height pixels.
+typedef struct {
+    int64_t channels, width, height, k, stride, pad_left, pad_top, out_width, out_height;
+} G3nWindow;
+
+// in [C, width * height]; out [k * k * C, out_width * out_height]: the pixels under each window.
+void g3n_patches(const float *in, const G3nWindow *w, float *out, int ith, int nth);
+
+// The same in 8 bits, as the products take it: rows of g3n_q8_row_bytes(k * k * C), a multiple of
+// 32 values. Scratch for each thread: k * k * C floats.
+void g3n_patches_q8(const float *in, const G3nWindow *w, void *out, void *scratch, int ith,
+                    int nth);
+
+// weights [C, k * k]; out [C, out_width * out_height].
+void g3n_depthwise(const float *in, const float *weights, const G3nWindow *w, float *out, int ith,
+                   int nth);
+
+// ---- Attention over a cache: attention.cpp.
 
 // Attention over slots of a KV cache. q, out [d, H, T]; k, v: `slots` rows of K heads of d values,
 // kv_stride bytes apart, f32, f16 or Q8_0 (`type`); mask: f16 [slots, T], added to the scores, rows

@@ -4,6 +4,8 @@
 //   y   = ((x + RMS(attn)) + (h + RMS(laurel))) / sqrt(2),   n = RMS(y)
 //   act = y + RMS(ffn)
 //
+// and those of a picture's blocks: gelu(RMS(x)), x + gamma RMS(y).
+//
 // A row's sum needs the whole row and the outputs may lie on the inputs: threads take whole rows.
 #include "kernels.h"
 #include "vectors.h"
@@ -57,6 +59,34 @@ extern "C" void g3n_ffn_residual(const float *y, const float *ffn, const float *
         over(0, E, [&](int64_t e, auto p) {
             Vec f = mul(mul(load(ffn + at + e, p), factor), load(norm + e, p));
             store(act + at + e, add(load(y + at + e, p), f), p);
+        });
+    }
+}
+
+extern "C" void g3n_rms_norm_gelu(const float *x, const float *w, float eps, int64_t E,
+                                  int64_t rows, float *out, int ith, int nth) {
+    const Share mine = share_rows(rows, E, ith, nth);
+    for (int64_t at = mine.t0 * E; at < mine.t1 * E; at += E) {
+        Vec factor = splat(rms_factor(x + at, E, eps));
+        over(0, E, [&](int64_t e, auto p) {
+            Vec y = mul(mul(load(x + at + e, p), factor), load(w + e, p));
+            store(out + at + e, gelu(y), p);
+        });
+    }
+}
+
+extern "C" void g3n_norm_scale_add(const float *x, const float *y, const float *norm,
+                                   const float *gamma, float eps, int64_t E, int64_t rows,
+                                   float *out, int ith, int nth) {
+    const Share mine = share_rows(rows, E, ith, nth);
+    for (int64_t at = mine.t0 * E; at < mine.t1 * E; at += E) {
+        Vec factor = splat(norm ? rms_factor(y + at, E, eps) : 1.0f);
+        over(0, E, [&](int64_t e, auto p) {
+            Vec v = load(y + at + e, p);
+            if (norm) v = mul(mul(v, factor), load(norm + e, p));
+            if (gamma) v = mul(v, load(gamma + e, p));
+            if (x) v = add(load(x + at + e, p), v);
+            store(out + at + e, v, p);
         });
     }
 }

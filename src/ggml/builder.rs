@@ -391,6 +391,14 @@ impl<'b> Tensor<'b> {
             .wrap(unsafe { sys::ggml_soft_max_ext(self.ctx(), self.raw(), mask.raw(), scale, 0.0) })
     }
 
+    /// `softmax(self · scale)` over each row.
+    pub fn soft_max_rows(self, scale: f32) -> Self {
+        assert!(self.ty() == Type::F32 && self.is_contiguous());
+        let none = std::ptr::null_mut();
+        // SAFETY: a contiguous f32 node; ggml takes no mask for null.
+        self.b.wrap(unsafe { sys::ggml_soft_max_ext(self.ctx(), self.raw(), none, scale, 0.0) })
+    }
+
     /// Attention without materialised scores. `self` is q `[d, queries, heads]`, `k` and `v`
     /// `[d, keys, kv_heads]`, `mask` f16 `[keys, queries]`; the result is `[d, heads, queries]`.
     pub fn flash_attention(self, k: Self, v: Self, mask: Self, scale: f32) -> Self {

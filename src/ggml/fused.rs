@@ -109,6 +109,15 @@ unsafe extern "C" {
         ith: c_int,
         nth: c_int,
     );
+    pub(super) fn g3n_soft_max(
+        x: *const f32,
+        scale: f32,
+        width: i64,
+        rows: i64,
+        out: *mut f32,
+        ith: c_int,
+        nth: c_int,
+    );
     pub(super) fn g3n_topk_cutoff(
         gate: *const f32,
         n_ff: i64,

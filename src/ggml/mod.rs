@@ -10,6 +10,7 @@
 //! The C side is compiled by build.rs from a pinned Cargo package: ggml/README.md.
 
 mod builder;
+mod convolution;
 mod fused;
 mod graph;
 mod kernels;
@@ -26,11 +27,14 @@ mod threads;
 mod types;
 
 pub use builder::{Builder, Tensor};
+pub use convolution::Window;
 pub use graph::{Element, Graph, Input, Output, RunError};
 pub use machine::check_machine;
 pub use neurons::Survivors;
 pub use product_nodes::Quantized;
-pub use quantize::{QuantizeError, has_quantizer, quantize, quantize_into, requires_importance};
+pub use quantize::{
+    QuantizeError, has_quantizer, quantize, quantize_into, quantize_q8_0, requires_importance,
+};
 pub use store::Stored;
 pub use threads::Threads;
 pub use types::Type;

@@ -133,6 +133,20 @@ impl<'b> Tensor<'b> {
         self
     }
 
+    /// `softmax(x · scale)` over each row, scale above 0.
+    pub fn fused_soft_max(self, scale: f32) -> Self {
+        let ne = self.ne();
+        self.assert_plain(ne);
+        assert!(scale > 0.0 && ne[0] > 0);
+        let (width, rows) = (long(ne[0]), long(ne[1] * ne[2] * ne[3]));
+        self.b.custom(Type::F32, ne, &[self], 0, move |run| {
+            // SAFETY: the source was checked above, the node has its shape.
+            unsafe {
+                ffi::g3n_soft_max(run.source(0), scale, width, rows, run.out(), run.ith, run.nth);
+            }
+        })
+    }
+
     /// `RMS(x; weight)` over each row.
     pub fn rms_norm_weighted(self, weight: Self, eps: f32) -> Self {
         let ne = self.ne();

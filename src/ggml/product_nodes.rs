@@ -8,7 +8,7 @@ use super::products as ffi;
 use super::types::Type;
 
 /// The kernels load whole cache lines; ggml's allocator gives multiples of 32.
-const LINE: usize = 64;
+pub(super) const LINE: usize = 64;
 
 /// From this many tokens on a panel of widened weights pays; below, ggml reads them faster.
 const FLOAT_TOKENS: usize = 12;
@@ -16,13 +16,13 @@ const FLOAT_TOKENS: usize = 12;
 /// Rows of activations in 8 bits.
 #[derive(Clone, Copy)]
 pub struct Quantized<'b> {
-    bytes: Tensor<'b>,
-    k: usize,
-    rows: usize,
+    pub(super) bytes: Tensor<'b>,
+    pub(super) k: usize,
+    pub(super) rows: usize,
 }
 
 /// The first multiple of a cache line's length from `start` on; the tensor has a line to spare.
-fn aligned<T>(start: *const T) -> *mut u8 {
+pub(super) fn aligned<T>(start: *const T) -> *mut u8 {
     let start = start.cast_mut().cast::<u8>();
     start.wrapping_add(start.align_offset(LINE))
 }

@@ -23,6 +23,14 @@ pub enum OpenError {
 pub enum Fault {
     #[error("not a Gemma 3n text model: general.architecture is {found}{}", hint(.found))]
     Architecture { found: String },
+    #[error("not a file of towers: general.architecture is {found}, expected clip")]
+    Towers { found: String },
+    #[error("there is no {0} tower in it")]
+    NoTower(&'static str),
+    #[error("tensor {0} belongs to no block that is known")]
+    Stray(String),
+    #[error("tensor {name}: {problem}")]
+    Weights { name: String, problem: String },
     #[error("metadata key {0} is missing")]
     MissingKey(String),
     #[error("metadata key {key}: {problem}")]
@@ -62,6 +70,8 @@ pub enum StepError {
     ContextFull { needed: usize, capacity: usize },
     #[error("the model's output at position {position} is not finite: the weights are broken")]
     NotFinite { position: usize },
+    #[error("the {0} tower's output is not finite: its weights are broken")]
+    NotFiniteTower(&'static str),
     #[error("token id {id} is beyond the vocabulary of {vocabulary}")]
     Token { id: u32, vocabulary: usize },
     #[error("not enough memory for the graph's work buffers (a smaller batch needs less)")]

@@ -1,13 +1,17 @@
 //! Gemma 3n: the graph written by hand, one file a mechanism.
 //!
 //! - [`config`]: sizes and constants from a file's metadata.
+//! - [`scope`]: what each mechanism sees while a graph is written.
 //! - [`slice`]: a smaller model inside a bigger one; [`matformer`]: the published ones.
-//! - [`text`]: the language model.
+//! - [`text`]: the language model. [`vision`]: the tower for pictures.
 
 pub mod config;
 pub mod error;
+mod gelu;
 pub mod matformer;
+pub mod scope;
 pub mod slice;
 pub mod text;
+pub mod vision;
 
 pub use error::{OpenError, StepError};

@@ -5,16 +5,18 @@
 
 mod compare;
 pub mod reference;
+mod sight;
 
 use std::path::Path;
 use std::sync::Arc;
 
 pub use reference::Reference;
+pub use sight::{Rows, Sight};
 
 use crate::gguf::{self, Gguf};
 use crate::model::slice::Slice;
 use crate::model::text::{
-    CacheType, Decoder, DecoderOptions, Kernels, Logits, TapValue, TextModel,
+    CacheType, Decoder, DecoderOptions, Kernels, Logits, TapValue, TextModel, Tokens,
 };
 use crate::model::{OpenError, StepError};
 use crate::tokenizer::TokenId;
@@ -32,6 +34,8 @@ pub enum Error {
     Gguf(#[from] gguf::Error),
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error(transparent)]
+    Picture(#[from] crate::media::Error),
     #[error("{file}: {source}")]
     Step { file: String, source: StepError },
     #[error("{file}: made for another model (its fingerprint is {expected}, the model's {found})")]
@@ -113,22 +117,25 @@ impl Report {
     }
 }
 
-/// Runs `gguf`, or a slice of it, on the prompt of a reference file.
+/// What is compared with the reference.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    pub gguf: &'a Arc<Gguf>,
+    /// A smaller model inside it.
+    pub slice: Option<&'a Slice>,
+    /// They show it a reference's pictures.
+    pub towers: Option<&'a Arc<Gguf>>,
+}
+
+/// Runs a model on the prompt of a reference file.
 ///
 /// # Errors
 /// A file that cannot be used, or a model that cannot run; a difference is not an error but part
 /// of the report.
-pub fn run(
-    gguf: &Arc<Gguf>,
-    slice: Option<&Slice>,
-    file: &Path,
-    options: Options,
-) -> Result<Report, Error> {
-    let reference = Reference::open(file)?;
-    let file = file.display().to_string();
-    if !reference.media.is_empty() {
-        return Err(Error::Media { file });
-    }
+pub fn run(subject: Subject<'_>, path: &Path, options: Options) -> Result<Report, Error> {
+    let Subject { gguf, slice, towers } = subject;
+    let reference = Reference::open(path)?;
+    let file = path.display().to_string();
     let expected = &reference.model_fingerprint;
     if !expected.is_empty() {
         let found = gguf.fingerprint();
@@ -137,16 +144,26 @@ pub fn run(
         }
     }
     let model = TextModel::open_slice(gguf, slice)?;
-    compare_model(model, &reference, &file, options)
+    let rows = match towers {
+        Some(towers) => {
+            let mut sight = Sight::open(towers, model.config().embedding, options)?;
+            sight.rows(&reference, path.parent().unwrap_or(Path::new(".")), &file)?
+        }
+        None if reference.media.is_empty() => Rows::new(),
+        None => return Err(Error::Media { file }),
+    };
+    compare_model(model, &reference, &rows, &file, options)
 }
 
-/// The same, for an opened model and reference; `file` is what errors name.
+/// The same, for an opened model and reference, and the rows that take the place of embeddings;
+/// `file` is what errors name.
 ///
 /// # Errors
 /// As [`run`].
 pub fn compare_model(
     model: Arc<TextModel>,
     reference: &Reference,
+    rows: &Rows,
     file: &str,
     options: Options,
 ) -> Result<Report, Error> {
@@ -164,7 +181,9 @@ pub fn compare_model(
         },
     )
     .map_err(step)?;
-    let mut values = decoder.trace(&ids).map_err(step)?;
+    let embeddings: Vec<_> = rows.iter().map(|(token, row)| (*token, &row[..])).collect();
+    let tokens = Tokens { ids: &ids, embeddings: &embeddings };
+    let mut values = decoder.trace(tokens).map_err(step)?;
     let greedy = greedy(&mut decoder, reference, &mut values).map_err(step)?;
     compare::derive(&mut values);
 

@@ -8,9 +8,10 @@
 //! Streams are `[E, T, A]`. Reference: `Gemma3nTextAltUp.predict`, `.correct`; reference.md §3.1,
 //! 3.6; the streams' beginning and end §2.5 and §4.1.
 
-use super::scope::{Activations, Scope};
+use super::Scope;
 use super::weights::{LayerWeights, TextWeights};
 use crate::ggml::{Stored, Tensor};
+use crate::model::scope::Activations;
 
 /// The floor under a projected stream's mean square; hard-wired in the reference.
 const MAGNITUDE_FLOOR: f32 = 1e-5;

@@ -8,10 +8,11 @@
 //! form; its angles are `f32(position)·f32(frequency)` as the reference has them, given as tables.
 //! Reference: `Gemma3nTextAttention`; reference.md §3.3.
 
+use super::Scope;
 use super::cache::KvCache;
-use super::scope::{Activations, Scope};
 use super::weights::LayerWeights;
 use crate::ggml::{Tensor, Type};
+use crate::model::scope::Activations;
 
 /// RoPE's tables for the positions of a batch: `[D/2, 1, T]`.
 #[derive(Clone, Copy)]

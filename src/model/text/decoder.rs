@@ -8,13 +8,13 @@ use std::sync::atomic::AtomicBool;
 use crate::ggml::Threads;
 use crate::model::config::{LayerKind, TextConfig};
 use crate::model::error::StepError;
+use crate::model::scope::{Kernels, Reading, TapValue};
 use crate::tokenizer::TokenId;
 
 use super::TextModel;
 use super::cache::{Cache, CacheType};
 use super::graph::{KindInputs, PositionInputs, Shape, TextGraph};
 use super::rope::Frequencies;
-use super::scope::{Kernels, Reading};
 
 /// How a decoder runs.
 #[derive(Clone, Debug)]
@@ -36,12 +36,52 @@ pub enum Logits {
     All,
 }
 
-/// A value recorded while running, with its shape in ggml's order.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TapValue {
-    pub name: String,
-    pub ne: [usize; 4],
-    pub values: Vec<f32>,
+/// What a step reads: ids, and the rows that take the place of their embeddings, for pictures,
+/// sounds and the ids of the towers' own vocabularies. The per-layer inputs stay those of the ids.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens<'a> {
+    pub ids: &'a [TokenId],
+    /// Which token, and its embedding `[E]`; ascending.
+    pub embeddings: &'a [(usize, &'a [f32])],
+}
+
+impl<'a> From<&'a [TokenId]> for Tokens<'a> {
+    fn from(ids: &'a [TokenId]) -> Self {
+        Self { ids, embeddings: &[] }
+    }
+}
+
+impl<'a, const N: usize> From<&'a [TokenId; N]> for Tokens<'a> {
+    fn from(ids: &'a [TokenId; N]) -> Self {
+        Self::from(&ids[..])
+    }
+}
+
+impl<'a> From<&'a Vec<TokenId>> for Tokens<'a> {
+    fn from(ids: &'a Vec<TokenId>) -> Self {
+        Self::from(&ids[..])
+    }
+}
+
+/// A batch of tokens; `first` is its first token's place among those of the embeddings.
+#[derive(Clone, Copy)]
+struct Batch<'a> {
+    tokens: Tokens<'a>,
+    first: usize,
+}
+
+impl<'a> Tokens<'a> {
+    fn batches(self, size: usize) -> impl Iterator<Item = Batch<'a>> {
+        self.ids.chunks(size).scan(0, move |first, ids| {
+            let embedding =
+                |place: usize| self.embeddings.partition_point(|&(token, _)| token < place);
+            let end = *first + ids.len();
+            let embeddings = &self.embeddings[embedding(*first)..embedding(end)];
+            let batch = Batch { tokens: Tokens { ids, embeddings }, first: *first };
+            *first = end;
+            Some(batch)
+        })
+    }
 }
 
 /// Graphs kept for shapes that come again.
@@ -137,16 +177,19 @@ impl Decoder {
     ///
     /// # Errors
     /// See [`StepError`]; batches before the failing one stay in the cache.
-    pub fn prefill(&mut self, ids: &[TokenId]) -> Result<(), StepError> {
-        self.run(ids, Logits::None).map(drop)
+    pub fn prefill<'a>(&mut self, tokens: impl Into<Tokens<'a>>) -> Result<(), StepError> {
+        self.run(tokens, Logits::None).map(drop)
     }
 
     /// Takes tokens into the cache and returns the logits that follow the last one.
     ///
     /// # Errors
     /// See [`StepError`]; batches before the failing one stay in the cache.
-    pub fn prefill_logits(&mut self, ids: &[TokenId]) -> Result<Vec<f32>, StepError> {
-        self.run(ids, Logits::Last)
+    pub fn prefill_logits<'a>(
+        &mut self,
+        tokens: impl Into<Tokens<'a>>,
+    ) -> Result<Vec<f32>, StepError> {
+        self.run(tokens, Logits::Last)
     }
 
     /// Takes tokens into the cache, a batch at a time, and returns the logits asked for, one
@@ -154,14 +197,19 @@ impl Decoder {
     ///
     /// # Errors
     /// See [`StepError`]; batches before the failing one stay in the cache.
-    pub fn run(&mut self, ids: &[TokenId], logits: Logits) -> Result<Vec<f32>, StepError> {
-        self.check(ids)?;
+    pub fn run<'a>(
+        &mut self,
+        tokens: impl Into<Tokens<'a>>,
+        logits: Logits,
+    ) -> Result<Vec<f32>, StepError> {
+        let tokens = tokens.into();
+        self.check(tokens)?;
         let mut all = Vec::new();
-        let batches = ids.len().div_ceil(self.options.batch);
-        for (i, batch) in ids.chunks(self.options.batch).enumerate() {
+        for batch in tokens.batches(self.options.batch) {
+            let end = batch.first + batch.tokens.ids.len();
             let rows = match logits {
-                Logits::All => batch.len(),
-                Logits::Last if i + 1 == batches => 1,
+                Logits::All => batch.tokens.ids.len(),
+                Logits::Last if end == tokens.ids.len() => 1,
                 Logits::None | Logits::Last => 0,
             };
             self.step(batch, rows, Reading::Logits, &mut |graph| {
@@ -177,15 +225,17 @@ impl Decoder {
     ///
     /// # Errors
     /// See [`StepError`].
-    pub fn trace(&mut self, ids: &[TokenId]) -> Result<Vec<TapValue>, StepError> {
-        self.check(ids)?;
+    pub fn trace<'a>(&mut self, tokens: impl Into<Tokens<'a>>) -> Result<Vec<TapValue>, StepError> {
+        let tokens = tokens.into();
+        let ids = tokens.ids;
+        self.check(tokens)?;
         if ids.len() > self.options.batch {
             let text = format!("{} tokens in a batch of {}", ids.len(), self.options.batch);
             return Err(StepError::Options(text));
         }
         let vocabulary = self.model.config().vocabulary;
         let mut values = Vec::new();
-        self.step(ids, ids.len(), Reading::Taps, &mut |graph| {
+        self.step(Batch { tokens, first: 0 }, ids.len(), Reading::Taps, &mut |graph| {
             let read = |output| graph.graph.read(output).to_vec();
             values.extend(graph.taps.iter().map(|tap| TapValue {
                 name: tap.name.clone(),
@@ -211,11 +261,13 @@ impl Decoder {
         ids: &[TokenId],
         sums: &mut dyn FnMut(&str, &[f32], usize),
     ) -> Result<(), StepError> {
-        self.check(ids)?;
-        for batch in ids.chunks(self.options.batch) {
-            self.step(batch, batch.len(), Reading::Squares, &mut |graph| {
+        let tokens = Tokens::from(ids);
+        self.check(tokens)?;
+        for batch in tokens.batches(self.options.batch) {
+            let n = batch.tokens.ids.len();
+            self.step(batch, n, Reading::Squares, &mut |graph| {
                 for squares in &graph.squares {
-                    sums(&squares.weight, graph.graph.read(squares.output), batch.len());
+                    sums(&squares.weight, graph.graph.read(squares.output), n);
                 }
             })?;
         }
@@ -238,12 +290,20 @@ impl Decoder {
         self.cache.load(input)
     }
 
-    fn check(&self, ids: &[TokenId]) -> Result<(), StepError> {
-        let vocabulary = self.model.config().vocabulary;
-        if let Some(id) = ids.iter().find(|id| id.0 as usize >= vocabulary) {
+    fn check(&self, tokens: Tokens<'_>) -> Result<(), StepError> {
+        let (vocabulary, width) = (self.model.config().vocabulary, self.model.config().embedding);
+        let ascending = tokens.embeddings.is_sorted_by(|(a, _), (b, _)| a < b);
+        let last = tokens.embeddings.last().is_none_or(|&(token, _)| token < tokens.ids.len());
+        if !ascending || !last || tokens.embeddings.iter().any(|(_, row)| row.len() != width) {
+            let text = format!("embeddings that are not rows of {width} for some of the tokens");
+            return Err(StepError::Options(text));
+        }
+        let given = |token| tokens.embeddings.binary_search_by_key(&token, |&(i, _)| i).is_ok();
+        let beyond = |(i, id): &(usize, &TokenId)| id.0 as usize >= vocabulary && !given(*i);
+        if let Some((_, id)) = tokens.ids.iter().enumerate().find(beyond) {
             return Err(StepError::Token { id: id.0, vocabulary });
         }
-        let (needed, capacity) = (self.len() + ids.len(), self.capacity());
+        let (needed, capacity) = (self.len() + tokens.ids.len(), self.capacity());
         if needed > capacity {
             return Err(StepError::ContextFull { needed, capacity });
         }
@@ -253,11 +313,12 @@ impl Decoder {
     /// Runs one batch; `read` sees the graph after it has run.
     fn step(
         &mut self,
-        ids: &[TokenId],
+        batch: Batch<'_>,
         rows: usize,
         reads: Reading,
         read: &mut dyn FnMut(&TextGraph),
     ) -> Result<(), StepError> {
+        let ids = batch.tokens.ids;
         if ids.is_empty() {
             return Ok(());
         }
@@ -271,7 +332,7 @@ impl Decoder {
             reads,
         };
         let mut graph = self.take_graph(shape)?;
-        self.fill(&mut graph, ids, start);
+        self.fill(&mut graph, batch, start);
         let outcome = graph.graph.run(&mut self.threads).map_err(StepError::from);
         let outcome = outcome.and_then(|()| finite(&graph, end - rows));
         self.cache.settle(ids.len(), outcome.is_ok());
@@ -304,7 +365,8 @@ impl Decoder {
     }
 
     /// Writes the inputs of a step that begins at position `start`, and books its slots.
-    fn fill(&mut self, graph: &mut TextGraph, ids: &[TokenId], start: usize) {
+    fn fill(&mut self, graph: &mut TextGraph, batch: Batch<'_>, start: usize) {
+        let ids = batch.tokens.ids;
         let c = self.model.config();
         let shape = graph.shape;
         let positions: Vec<usize> = (start..start + ids.len()).collect();
@@ -313,7 +375,7 @@ impl Decoder {
 
         self.model.will_need(ids);
         let g = &mut graph.graph;
-        g.write(graph.embeddings, &self.model.embeddings(ids));
+        g.write(graph.embeddings, &self.model.embeddings(batch));
         g.write(graph.per_layer, &self.model.per_layer_rows(ids, 0..whole));
         g.write(graph.full_slots, &self.cache.slots(LayerKind::Full, ids.len()));
         g.write(graph.sliding_slots, &self.cache.slots(LayerKind::Sliding, ids.len()));
@@ -356,12 +418,18 @@ fn finite(graph: &TextGraph, first: usize) -> Result<(), StepError> {
 }
 
 impl TextModel {
-    /// Token embeddings times √E: `[E, T]`.
-    fn embeddings(&self, ids: &[TokenId]) -> Vec<f32> {
+    /// Token embeddings times √E, or what takes their place: `[E, T]`.
+    fn embeddings(&self, batch: Batch<'_>) -> Vec<f32> {
         let e = self.config().embedding;
         let scale = (e as f32).sqrt();
+        let Tokens { ids, embeddings } = batch.tokens;
+        let mut given = embeddings.iter().peekable();
         let mut values = vec![0.0; e * ids.len()];
-        for (row, id) in values.chunks_exact_mut(e).zip(ids) {
+        for (i, (row, id)) in values.chunks_exact_mut(e).zip(ids).enumerate() {
+            if let Some((_, embedding)) = given.next_if(|(token, _)| *token == batch.first + i) {
+                row.copy_from_slice(embedding);
+                continue;
+            }
             self.weights().token_embd.read(id.0 as usize, 0, row);
             row.iter_mut().for_each(|value| *value *= scale);
         }

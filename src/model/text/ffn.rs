@@ -6,11 +6,12 @@
 //! ```
 //! Reference: `Gemma3nTextMLP`, `_gaussian_topk`; reference.md §3.5.
 
+use super::Scope;
 use super::activation::gelu_mul;
-use super::scope::{Activations, Scope};
 use super::weights::{Down, LayerWeights};
 use crate::ggml::{Stored, Tensor, Type};
 use crate::model::config::{FFN_DOWN, FFN_DOWN_T};
+use crate::model::scope::Activations;
 
 /// `n` `[E, T]` → `[E, T]`.
 pub fn ffn<'b>(s: &Scope<'b>, w: &LayerWeights, il: usize, n: &Activations<'b>) -> Tensor<'b> {

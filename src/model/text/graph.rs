@@ -8,12 +8,13 @@
 use crate::ggml::{Builder, Graph, Input, Output, RunError, Tensor, Threads, Type};
 use crate::model::config::{LayerKind, TextConfig};
 
+use super::Scope;
 use super::attention::{Reach, Rotation};
 use super::cache::Cache;
 use super::layer::{self, Surroundings};
-use super::scope::{Activations, Kernels, Reading, Scope, Squares, Tap};
 use super::weights::TextWeights;
 use super::{altup, head, per_layer};
+use crate::model::scope::{Activations, Kernels, Reading, Squares, Tap};
 
 /// What makes two steps run the same graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -134,7 +135,7 @@ impl TextGraph {
         shape: Shape,
     ) -> Result<Self, RunError> {
         let b = Builder::new(NODES_A_LAYER * (config.layers + 2), threads);
-        let scope = Scope::new(&b, config, kernels, shape.reads);
+        let scope = Scope::new(&b, config, config.eps, kernels, shape.reads);
         let (c, t) = (config, shape.tokens);
         let whole = shape.whole_layers(c);
         let (e0, embeddings) = b.input(Type::F32, [c.embedding, t, 1, 1]);
@@ -143,6 +144,8 @@ impl TextGraph {
         let (sliding_slots, sliding_slots_input) = b.input(Type::I64, [t, 1, 1, 1]);
         let (positions, position_inputs) = Positions::new(&b, c, shape, t);
         scope.tap("embeds", e0);
+        // The oracle keeps some rows of the one and all of the other.
+        scope.tap("embeds_merged", e0);
         scope.tap("per_layer_token_embeds", rows);
 
         let embedded = Activations::new(e0);

@@ -2,10 +2,11 @@
 //!
 //! Reference: `Gemma3nForCausalLM.forward`; reference.md §4.2.
 
+use super::Scope;
 use super::altup;
-use super::scope::{Activations, Scope};
 use super::weights::TextWeights;
 use crate::ggml::Tensor;
+use crate::model::scope::Activations;
 
 /// Streams `[E, R, A]` → logits `[V, R]`.
 pub fn head<'b>(s: &Scope<'b>, w: &TextWeights, streams: Tensor<'b>) -> Tensor<'b> {

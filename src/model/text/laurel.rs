@@ -4,9 +4,10 @@
 //! The norm and the residual are the caller's, who has a kernel for them with others.
 //! Reference: `Gemma3nTextLaurelBlock`; reference.md §3.2.
 
-use super::scope::{Activations, Scope};
+use super::Scope;
 use super::weights::LayerWeights;
 use crate::ggml::Tensor;
+use crate::model::scope::Activations;
 
 /// `W_r · (W_l · h)`.
 pub fn laurel<'b>(s: &Scope<'b>, w: &LayerWeights, h: &Activations<'b>) -> Tensor<'b> {

@@ -9,15 +9,16 @@
 //! ```
 //! Reference: `Gemma3nTextDecoderLayer.forward`.
 
+use super::Scope;
 use super::altup;
 use super::attention::{self, Reach, Rotation};
 use super::cache::KvCache;
 use super::ffn::ffn;
 use super::laurel::laurel;
 use super::per_layer;
-use super::scope::{Activations, Scope};
 use super::weights::LayerWeights;
 use crate::ggml::Tensor;
+use crate::model::scope::Activations;
 
 /// What a layer needs beside the streams.
 #[derive(Clone, Copy)]

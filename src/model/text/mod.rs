@@ -17,21 +17,23 @@ mod laurel;
 mod layer;
 mod per_layer;
 mod rope;
-mod scope;
 mod table;
 mod weights;
 
 use std::sync::Arc;
 
+pub use crate::model::scope::{Kernels, TapValue};
 pub use cache::CacheType;
-pub use decoder::{Decoder, DecoderOptions, Logits, TapValue};
-pub use scope::Kernels;
+pub use decoder::{Decoder, DecoderOptions, Logits, Tokens};
 pub use weights::TextWeights;
 
 use super::config::TextConfig;
 use super::error::OpenError;
 use super::slice::{Cut, Slice};
 use crate::gguf::Gguf;
+
+/// What the mechanisms of this folder see.
+type Scope<'b> = crate::model::scope::Scope<'b, TextConfig>;
 
 /// A text model over a mapped file, or one inside it; shared by decoders.
 pub struct TextModel {

@@ -10,11 +10,12 @@
 
 use std::ops::Range;
 
+use super::Scope;
 use super::activation::gelu_mul;
 use super::altup::Corrected;
-use super::scope::{Activations, Scope};
 use super::weights::{LayerWeights, TextWeights};
 use crate::ggml::Tensor;
+use crate::model::scope::Activations;
 
 /// The per-layer inputs `[P, layers, T]` of a range of layers, from the embeddings and the table's
 /// rows (scaled by √P, `[P, layers, T]`).

@@ -5,7 +5,6 @@
 use std::cell::{OnceCell, RefCell};
 
 use crate::ggml::{Builder, Output, Quantized, Stored, Tensor};
-use crate::model::config::TextConfig;
 
 /// Which implementation computes what has two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -36,6 +35,14 @@ pub struct Tap {
     pub output: Output,
 }
 
+/// An intermediate value that was read, with its shape in ggml's order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TapValue {
+    pub name: String,
+    pub ne: [usize; 4],
+    pub values: Vec<f32>,
+}
+
 /// Sums of squares of a product's input, by column, under the name of its weight.
 #[derive(Clone, Debug)]
 pub struct Squares {
@@ -43,11 +50,13 @@ pub struct Squares {
     pub output: Output,
 }
 
-/// The surroundings of a mechanism.
-pub struct Scope<'b> {
+/// The surroundings of a mechanism, in the text model or in a tower, each with its own config.
+pub struct Scope<'b, C> {
     pub b: &'b Builder,
-    pub config: &'b TextConfig,
+    pub config: &'b C,
     pub kernels: Kernels,
+    /// What RMS norms add to the mean square.
+    pub eps: f32,
     prefix: RefCell<String>,
     taps: Option<RefCell<Vec<Tap>>>,
     squares: Option<RefCell<Vec<Squares>>>,
@@ -71,11 +80,11 @@ impl<'b> Activations<'b> {
     }
 }
 
-impl<'b> Scope<'b> {
-    pub fn new(b: &'b Builder, config: &'b TextConfig, kernels: Kernels, reads: Reading) -> Self {
+impl<'b, C> Scope<'b, C> {
+    pub fn new(b: &'b Builder, config: &'b C, eps: f32, kernels: Kernels, reads: Reading) -> Self {
         let taps = (reads == Reading::Taps).then(RefCell::default);
         let squares = (reads == Reading::Squares).then(RefCell::default);
-        Self { b, config, kernels, prefix: RefCell::default(), taps, squares }
+        Self { b, config, kernels, eps, prefix: RefCell::default(), taps, squares }
     }
 
     /// Do our kernels compute? Taps inside a fused kernel cannot be read, so tests of every tap
@@ -163,8 +172,8 @@ impl<'b> Scope<'b> {
     pub fn norm(&self, x: Tensor<'b>, weight: &Stored) -> Tensor<'b> {
         let weight = self.weight(weight);
         if self.fused() {
-            return x.rms_norm_weighted(weight, self.config.eps);
+            return x.rms_norm_weighted(weight, self.eps);
         }
-        x.rms_norm(self.config.eps) * weight
+        x.rms_norm(self.eps) * weight
     }
 }
