@@ -13,6 +13,7 @@ use gemma3n::checkpoint::Float;
 use gemma3n::session::{
     CacheType, ContextFull, Conversation, ConversationOptions, DecoderOptions, Engine,
     EngineOptions, Event, Finish, Kernels, ModelSource, Reply, Role, SamplerOptions, TokenId,
+    TowerOptions,
 };
 
 /// A fixture as a GGUF file in F32.
@@ -30,8 +31,16 @@ fn tiny() -> &'static Path {
 
 fn engine(path: &Path) -> Arc<Engine> {
     let model = ModelSource::File(path.to_path_buf());
-    Engine::open(&EngineOptions { model, template: None, slice: None, mmap: true, mlock: false })
-        .unwrap()
+    let options = EngineOptions {
+        model,
+        towers: None,
+        tower_options: TowerOptions::default(),
+        template: None,
+        slice: None,
+        mmap: true,
+        mlock: false,
+    };
+    Engine::open(&options).unwrap()
 }
 
 fn options() -> ConversationOptions {
@@ -76,7 +85,7 @@ fn a_chat_is_continued_as_the_reference_continues_it() {
     let model = models::converted(&shared.join("oracle/text"), Float::F32, folder.path());
     let path = model.path();
     let mut talk = Conversation::new(engine(path), options()).unwrap();
-    let reply = talk.complete_raw(RENDERED, &mut go_on).unwrap();
+    let reply = talk.complete_raw(RENDERED, &[], &mut go_on).unwrap();
     assert_eq!(reply.tokens.prompt, 64);
     assert_eq!(reply.ids, GREEDY.map(TokenId));
     assert_eq!(reply.finish, Finish::Length);
@@ -84,7 +93,7 @@ fn a_chat_is_continued_as_the_reference_continues_it() {
     let mut talk = Conversation::new(engine(path), options()).unwrap();
     talk.set_system(Some("You are a helpful assistant.".to_owned()));
     let question = ask(&mut talk, "What is the sum of 3 and 14? ");
-    let opening = talk.complete_raw(&RENDERED[..RENDERED.find("It is").unwrap()], &mut go_on);
+    let opening = talk.complete_raw(&RENDERED[..RENDERED.find("It is").unwrap()], &[], &mut go_on);
     let opening = opening.unwrap();
     assert_eq!(opening.ids, question.ids);
     assert_eq!(opening.tokens.cached, question.tokens.prompt - 1);
@@ -110,7 +119,7 @@ fn turns_on_a_kept_cache_equal_turns_read_anew() {
     let mut anew = Conversation::new(engine, options()).unwrap();
     anew.load(&file).unwrap();
     anew.retry();
-    anew.complete_raw("something else altogether", &mut go_on).unwrap();
+    anew.complete_raw("something else altogether", &[], &mut go_on).unwrap();
     let anew = anew.reply(&mut go_on).unwrap();
     assert!(anew.tokens.cached < 3, "{}", anew.tokens.cached);
     assert_eq!(anew.ids, second.ids);

@@ -12,15 +12,17 @@ use super::options::ModelArgs;
 use super::output::Output;
 use super::progress::Progress;
 use super::{Status, usage_error};
-use crate::bench::{self, Kind, Measurement, Options, floor};
+use crate::bench::{self, Kind, Measurement, Options, PictureTimes, floor};
 use crate::model::text::{Decoder, TextModel};
-use crate::session::CacheType;
+use crate::model::vision::{Encoder, EncoderOptions, VisionModel};
+use crate::session::{CacheType, TowerOptions};
 use crate::tokenizer::TokenId;
 
 const EXAMPLES: &str = "\
 Examples:
   gemma3n bench -m model.gguf
   gemma3n bench -m model.gguf -p 512,2048 -n 64 -d 0,4096
+  gemma3n bench -m model.gguf --image -p 0 -n 0
   gemma3n bench -m model.gguf -t 4 --json > four-threads.json
 
 Prefill reads a prompt of so many tokens, decode makes so many one by one, both on a cache that
@@ -41,6 +43,9 @@ pub struct Args {
     /// Positions in the cache before each measurement
     #[arg(short = 'd', long, value_name = "N,…", value_delimiter = ',', default_value = "0")]
     depth: Vec<usize>,
+    /// Measure a picture too, through the tower and its soft tokens through the model
+    #[arg(long)]
+    image: bool,
     /// How often each is measured
     #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = positive)]
     repetitions: usize,
@@ -71,6 +76,7 @@ struct Facts {
     bandwidth: f64,
     bytes_per_token: usize,
     first_token: f64,
+    picture: Option<PictureTimes>,
     peak_memory: Option<u64>,
 }
 
@@ -80,16 +86,30 @@ struct Facts {
 /// A model that cannot be opened, lengths beyond what it was trained for.
 pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     let prefill: Vec<usize> = args.prefill.iter().copied().filter(|&tokens| tokens > 0).collect();
-    if prefill.is_empty() && args.decode == 0 {
+    if prefill.is_empty() && args.decode == 0 && !args.image {
         return Err(usage_error("bench", "there is nothing to measure with -p 0 and -n 0"));
     }
     let options = args.model.resolve(None, CacheType::F16)?;
+    if args.image {
+        options.require_towers("pictures")?;
+    }
     let start = Instant::now();
     let gguf = Arc::new(super::verify::open(&options.engine.model, options.engine.mmap)?);
     let model = TextModel::open_slice(&gguf, options.engine.slice.as_ref())?;
     let trained = model.config().context_length;
     let mut decoder_options = options.decoder_for(trained, output);
-    let longest = prefill.iter().copied().chain([args.decode]).max().unwrap_or(0);
+    let eyes = match &options.engine.towers {
+        Some(source) if args.image => {
+            let gguf = Arc::new(super::verify::open(source, options.engine.mmap)?);
+            let embedding = model.config().embedding;
+            let precision = options.engine.tower_options.precision;
+            Some(VisionModel::open(&gguf, embedding, precision)?)
+        }
+        _ => None,
+    };
+    let soft_tokens = eyes.as_ref().map_or(0, |eyes| eyes.config().soft_tokens);
+    let lengths = prefill.iter().copied().chain([args.decode, soft_tokens]);
+    let longest = lengths.max().unwrap_or(0);
     let deepest = args.depth.iter().copied().max().unwrap_or(0);
     decoder_options.context = match longest.checked_add(deepest) {
         Some(context) if context <= trained => context,
@@ -112,6 +132,15 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
         repetitions: args.repetitions,
     };
     let measurements = bench::run(&mut decoder, &wanted)?;
+    let picture = match eyes {
+        Some(eyes) => {
+            let TowerOptions { threads, kernels, .. } = options.engine.tower_options;
+            let side = eyes.config().image_size;
+            let mut encoder = Encoder::new(eyes, EncoderOptions { threads, kernels });
+            Some(bench::picture(&mut encoder, &mut decoder, side, args.repetitions)?)
+        }
+        None => None,
+    };
     // In this order: the bandwidth's own memory is not the model's.
     let peak_memory = bench::peak_resident();
     let bandwidth = floor::read_bandwidth(options.threads);
@@ -128,6 +157,7 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
         bandwidth,
         bytes_per_token: decoder.model().bytes_per_token(),
         first_token,
+        picture,
         peak_memory,
     };
     let text = if args.json {
@@ -167,6 +197,7 @@ fn object(facts: &Facts, measurements: &[Measurement]) -> String {
         "bytes_per_token": facts.bytes_per_token,
         "decode_floor": facts.bandwidth / facts.bytes_per_token as f64,
         "first_token": facts.first_token,
+        "picture": facts.picture,
         "peak_memory": facts.peak_memory,
         "measurements": measurements,
     })
@@ -216,6 +247,15 @@ fn summary(facts: &Facts) -> Vec<String> {
         ),
         format!("first token of 16 after {:.2} s", facts.first_token),
     ];
+    if let Some(picture) = &facts.picture {
+        let mean = |times: &[f64]| times.iter().sum::<f64>() / times.len().max(1) as f64;
+        let (encode, prefill) = (mean(&picture.encode), mean(&picture.prefill));
+        lines.push(format!(
+            "a picture of {} pixels is seen in {encode:.2} s; its {} soft tokens are read in \
+             {prefill:.2} s",
+            picture.side, picture.soft_tokens
+        ));
+    }
     if let Some(peak) = facts.peak_memory {
         lines.push(format!("peak resident memory {}", BinaryBytes(peak)));
     }

@@ -18,7 +18,8 @@ use super::repl::{self, LineEditor};
 use super::{Status, usage_error};
 use crate::bench;
 use crate::session::{
-    self, CacheType, ContextFull, Conversation, ConversationOptions, Engine, Event, Finish, Reply,
+    self, CacheType, ContextFull, Conversation, ConversationOptions, Engine, Event, Finish, Part,
+    Reply, SoftTokens,
 };
 
 const EXAMPLES: &str = "\
@@ -27,6 +28,7 @@ Examples:
   gemma3n chat \"Why is the sky blue?\"            one answer, then exit
   git diff | gemma3n chat \"Write a commit message\"
   gemma3n chat -f prompt.txt --json > answer.json
+  gemma3n chat -i cat.jpg \"What is it doing?\"
   gemma3n chat -s \"Answer in French.\" \"Who wrote Faust?\"
   gemma3n chat --session trip.session            goes on where it ended last time
   gemma3n chat --raw \"Once upon a time\" -n 64    completes a text, without a template
@@ -52,6 +54,9 @@ pub struct Args {
     /// Read the prompt from a file, - for standard input
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// A picture to show with the prompt, or with the first message; may be given several times
+    #[arg(short, long, value_name = "FILE")]
+    image: Vec<PathBuf>,
     /// What the model is told before the conversation; @FILE reads it from a file
     #[arg(short, long, value_name = "TEXT|@FILE")]
     system: Option<String>,
@@ -112,6 +117,9 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     if let Some(file) = &args.session {
         can_be_written(file)?;
     }
+    if !args.image.is_empty() {
+        options.require_towers("pictures")?;
+    }
     let talk = match prompt {
         Some(prompt) => Talk::Once(prompt),
         // The editor's handler of SIGINT comes first, for ours to stand before it.
@@ -126,11 +134,12 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
             chat.set_system(system);
         }
     }
+    let shown = see(&args.image, chat.engine(), output)?;
     let status = match talk {
-        Talk::On(editor) => repl::run(&mut chat, *editor, &options, &interrupt, output),
+        Talk::On(editor) => repl::run(&mut chat, *editor, shown, &options, &interrupt, output),
         Talk::Once(prompt) => {
             interrupt.catch();
-            answer_once(args, &options, &mut chat, &prompt, output)
+            answer_once(args, &options, &mut chat, (shown, &prompt), output)
         }
     };
     // A closed pipe or a failure is no reason to lose what was said.
@@ -166,6 +175,24 @@ fn prompt(args: &Args) -> anyhow::Result<Option<String>> {
         });
     }
     Ok(Some(prompt))
+}
+
+/// What the model sees of these pictures; then the tower's memory is given back.
+fn see(
+    files: &[PathBuf],
+    engine: &Engine,
+    output: &Output,
+) -> anyhow::Result<Vec<Arc<SoftTokens>>> {
+    let mut seen = Vec::new();
+    for file in files {
+        let spinner = Progress::spinner(output, &format!("looking at {}", file.display()));
+        seen.push(engine.see(file, None).map_err(told)?.media);
+        drop(spinner);
+    }
+    if let Some(towers) = engine.towers() {
+        towers.rest();
+    }
+    Ok(seen)
 }
 
 /// Tells before the work, not after it, that a session file has no folder to lie in.
@@ -248,14 +275,15 @@ fn answer_once(
     args: &Args,
     options: &ModelOptions,
     chat: &mut Conversation,
-    prompt: &str,
+    (shown, prompt): (Vec<Arc<SoftTokens>>, &str),
     output: &Output,
 ) -> anyhow::Result<Status> {
     let mut stream = Stream::new(output, !args.json);
     let reply = if args.raw {
-        chat.complete_raw(prompt, &mut |event| stream.hear(event))
+        chat.complete_raw(prompt, &shown, &mut |event| stream.hear(event))
     } else {
-        chat.push_user(prompt);
+        let parts = shown.into_iter().map(|media| Part::Image { media }).collect();
+        chat.push_user_with(parts, prompt);
         chat.reply(&mut |event| stream.hear(event))
     };
     stream.end()?;

@@ -7,6 +7,7 @@ mod bench;
 mod chat;
 mod completions;
 mod convert;
+mod describe_image;
 mod imatrix;
 mod input;
 mod inspect;
@@ -20,7 +21,9 @@ mod output;
 mod progress;
 mod quantize;
 mod repl;
+mod sidecar;
 mod slice;
+mod towers;
 mod verify;
 
 use std::ffi::OsString;
@@ -69,6 +72,7 @@ enum Command {
     Chat(Box<chat::Args>),
     Completions(completions::Args),
     Convert(convert::Args),
+    DescribeImage(Box<describe_image::Args>),
     Imatrix(Box<imatrix::Args>),
     /// Show what a GGUF file is
     Inspect(inspect::Args),
@@ -85,6 +89,7 @@ impl Command {
             Self::Chat(args) => chat::run(args, output),
             Self::Completions(args) => completions::run(args, output),
             Self::Convert(args) => convert::run(args, output),
+            Self::DescribeImage(args) => describe_image::run(args, output),
             Self::Imatrix(args) => imatrix::run(args, output),
             Self::Inspect(args) => {
                 output.answer(&format!("{}\n", inspect::run(args)?))?;

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
@@ -14,8 +14,10 @@ use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 use super::machine;
 use super::models;
 use super::output::{Color, Output, Verbosity};
+use super::towers;
 use crate::session::{
-    CacheType, DecoderOptions, Engine, EngineOptions, Kernels, ModelSource, SamplerOptions,
+    CacheType, DecoderOptions, Engine, EngineOptions, Kernels, ModelSource, Precision,
+    SamplerOptions, TowerOptions,
 };
 
 /// Context that is used when none is asked for, in positions.
@@ -81,6 +83,13 @@ pub struct ModelArgs {
     /// of the Hugging Face hub and llama.cpp
     #[arg(short, long, value_name = "MODEL", env = "GEMMA3N_MODEL", hide_env_values = true)]
     pub model: Option<OsString>,
+    /// The model's towers, for pictures [default: the one file beside the model whose name says
+    /// mmproj and that fits]
+    #[arg(long, value_name = "FILE", env = "GEMMA3N_MMPROJ", hide_env_values = true)]
+    pub mmproj: Option<OsString>,
+    /// How the towers compute: in 8 bits, or exactly and at half the speed
+    #[arg(long, value_name = "HOW", default_value = "int8")]
+    pub tower_precision: PrecisionArg,
     /// Threads, at most as many as processors [default: physical cores this process may use]
     #[arg(short, long, value_name = "N", env = "GEMMA3N_THREADS", hide_env_values = true,
           value_parser = threads)]
@@ -113,12 +122,19 @@ pub struct ModelArgs {
     pub timings: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionArg {
+    Int8,
+    Exact,
+}
+
 /// What [`ModelArgs`] means on this machine.
 #[derive(Clone, Debug)]
 pub struct ModelOptions {
     pub engine: EngineOptions,
     pub threads: usize,
     pub timings: bool,
+    towers: towers::Found,
     context: Option<usize>,
     batch: usize,
     cache: CacheType,
@@ -140,9 +156,20 @@ impl ModelArgs {
             Some(threads) if threads > 0 => at_most_processors(threads),
             _ => machine::usable_cores().min(MOST_THREADS),
         };
+        let towers = towers::find(self.mmproj.as_deref(), &model)?;
+        let kernels = match self.kernels {
+            KernelsArg::Auto => Kernels::Auto,
+            KernelsArg::Ggml => Kernels::Ggml,
+        };
+        let precision = match self.tower_precision {
+            PrecisionArg::Int8 => Precision::Int8,
+            PrecisionArg::Exact => Precision::Exact,
+        };
         Ok(ModelOptions {
             engine: EngineOptions {
                 model: ModelSource::File(model),
+                towers: towers.one().map(|file| ModelSource::File(file.to_owned())),
+                tower_options: TowerOptions { threads, kernels, precision },
                 template,
                 slice: self.slice.as_deref().map(super::slice::named).transpose()?,
                 mmap: !self.no_mmap,
@@ -150,6 +177,7 @@ impl ModelArgs {
             },
             threads,
             timings: self.timings,
+            towers,
             context: self.ctx_size,
             batch: self.batch_size,
             cache: self.cache_type.map_or(cache, |cache| match cache {
@@ -157,15 +185,28 @@ impl ModelArgs {
                 CacheTypeArg::F16 => CacheType::F16,
                 CacheTypeArg::Q8_0 => CacheType::Q8_0,
             }),
-            kernels: match self.kernels {
-                KernelsArg::Auto => Kernels::Auto,
-                KernelsArg::Ggml => Kernels::Ggml,
-            },
+            kernels,
         })
     }
 }
 
 impl ModelOptions {
+    /// The file of the text model.
+    fn model(&self) -> &Path {
+        match &self.engine.model {
+            ModelSource::File(path) => path,
+            ModelSource::Static { name, .. } => Path::new(name),
+        }
+    }
+
+    /// Tells before the work that `what` (pictures) cannot be shown to this model.
+    ///
+    /// # Errors
+    /// There is no file of towers, or it is not clear which.
+    pub fn require_towers(&self, what: &str) -> anyhow::Result<()> {
+        self.towers.required(self.model(), what)
+    }
+
     /// What the decoder needs, now that the model is open and says what it was trained for.
     pub fn decoder(&self, engine: &Engine, output: &Output) -> DecoderOptions {
         self.decoder_for(engine.trained_context(), output)

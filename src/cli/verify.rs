@@ -12,7 +12,7 @@ use super::options::ModelArgs;
 use super::output::{Output, hinted};
 use crate::gguf::{Gguf, Tensor, TensorType};
 use crate::session::{CacheType, ModelSource};
-use crate::verify::{self, Options, Report};
+use crate::verify::{self, Options, Report, Subject};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -55,6 +55,10 @@ fn tolerance(text: &str) -> Result<f32, String> {
 pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     let options = args.model.resolve(None, CacheType::F32)?;
     let gguf = Arc::new(open(&options.engine.model, options.engine.mmap)?);
+    let towers = match &options.engine.towers {
+        Some(source) => Some(Arc::new(open(source, options.engine.mmap)?)),
+        None => None,
+    };
     let decoder = options.decoder_for(usize::MAX, output);
     let run_options = Options {
         cache: decoder.cache,
@@ -63,10 +67,11 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
         tolerance: args.tolerance,
     };
     let slice = options.engine.slice.as_ref();
+    let subject = Subject { gguf: &gguf, slice, towers: towers.as_ref() };
     let several = args.references.len() > 1;
     let mut failures = 0;
     for file in &args.references {
-        let report = match verify::run(&gguf, slice, file, run_options) {
+        let report = match verify::run(subject, file, run_options) {
             Ok(report) => report,
             // One that cannot be used is named, and the others are done.
             Err(error) if several && !matches!(error, verify::Error::Open(_)) => {

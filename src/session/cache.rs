@@ -1,4 +1,4 @@
-//! The decoder's cache, and the ids it holds.
+//! The decoder's cache, and the tokens it holds.
 //!
 //! A prompt is read from where it differs from what the cache holds:
 //!
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::decode::Decode;
 use super::generate::Event;
+use super::media::PromptToken;
 use crate::model::StepError;
 use crate::tokenizer::TokenId;
 
@@ -28,10 +29,10 @@ pub(super) struct ReadPrompt {
     pub logits: Option<Vec<f32>>,
 }
 
-/// A decoder and the ids at its positions.
+/// A decoder and the tokens at its positions.
 pub(super) struct Cache {
     decoder: Box<dyn Decode>,
-    ids: Vec<TokenId>,
+    tokens: Vec<PromptToken>,
     batch: usize,
     interrupt: Arc<AtomicBool>,
 }
@@ -39,7 +40,7 @@ pub(super) struct Cache {
 impl Cache {
     /// An empty cache; `batch` tokens are read between two looks at the listener.
     pub fn new(decoder: Box<dyn Decode>, batch: usize) -> Self {
-        Self { decoder, ids: Vec::new(), batch: batch.max(1), interrupt: Arc::default() }
+        Self { decoder, tokens: Vec::new(), batch: batch.max(1), interrupt: Arc::default() }
     }
 
     /// The decoder.
@@ -48,13 +49,13 @@ impl Cache {
     }
 
     /// The ids at its positions.
-    pub fn ids(&self) -> &[TokenId] {
-        &self.ids
+    pub fn ids(&self) -> Vec<TokenId> {
+        self.tokens.iter().map(|token| token.id).collect()
     }
 
     /// Positions in the cache.
     pub fn len(&self) -> usize {
-        self.ids.len()
+        self.tokens.len()
     }
 
     /// Positions it can hold.
@@ -65,7 +66,7 @@ impl Cache {
     /// Empties it.
     pub fn clear(&mut self) {
         self.decoder.clear();
-        self.ids.clear();
+        self.tokens.clear();
     }
 
     /// A flag that ends steps when it becomes true.
@@ -85,7 +86,7 @@ impl Cache {
     /// A failure of the model. The cache then holds what was read before it.
     pub fn read(
         &mut self,
-        prompt: &[TokenId],
+        prompt: &[PromptToken],
         listener: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<ReadPrompt, StepError> {
         // The last token is read again where all are held: its logits are wanted.
@@ -95,15 +96,15 @@ impl Cache {
         let mut read = 0;
         let mut logits = None;
         while read < total && !self.interrupted() {
-            let ids = &prompt[cached + read..];
-            let ids = &ids[..ids.len().min(self.batch)];
-            let last = read + ids.len() == total;
-            match self.step(ids, last) {
+            let tokens = &prompt[cached + read..];
+            let tokens = &tokens[..tokens.len().min(self.batch)];
+            let last = read + tokens.len() == total;
+            match self.step(tokens, last) {
                 Ok(found) => logits = found,
                 Err(StepError::Interrupted) => break,
                 Err(error) => return Err(error),
             }
-            read += ids.len();
+            read += tokens.len();
             if listener(Event::Prefill { done: read, total }).is_break() {
                 return Ok(ReadPrompt { cached, read, logits: None });
             }
@@ -111,12 +112,12 @@ impl Cache {
         Ok(ReadPrompt { cached, read, logits })
     }
 
-    /// Rolls back to what is held of `ids`, or further where that cannot be reached; returns how
-    /// many are left.
-    pub fn keep(&mut self, ids: &[TokenId]) -> usize {
-        let common = ids.iter().zip(&self.ids).take_while(|(a, b)| a == b).count();
+    /// Rolls back to what is held of `tokens`, or further where that cannot be reached; returns
+    /// how many are left.
+    pub fn keep(&mut self, tokens: &[PromptToken]) -> usize {
+        let common = tokens.iter().zip(&self.tokens).take_while(|(a, b)| a == b).count();
         let kept = self.decoder.truncate(common);
-        self.ids.truncate(kept);
+        self.tokens.truncate(kept);
         kept
     }
 
@@ -125,38 +126,42 @@ impl Cache {
     /// # Errors
     /// A failure of the model; the token is then not in the cache.
     pub fn advance(&mut self, id: TokenId) -> Result<Option<Vec<f32>>, StepError> {
-        match self.step(&[id], true) {
+        match self.step(&[id.into()], true) {
             Err(StepError::Interrupted) => Ok(None),
             result => result,
         }
     }
 
-    fn step(&mut self, ids: &[TokenId], logits: bool) -> Result<Option<Vec<f32>>, StepError> {
+    fn step(
+        &mut self,
+        tokens: &[PromptToken],
+        logits: bool,
+    ) -> Result<Option<Vec<f32>>, StepError> {
         let result = if logits {
-            self.decoder.prefill_logits(ids).map(Some)
+            self.decoder.prefill_logits(tokens).map(Some)
         } else {
-            self.decoder.prefill(ids).map(|()| None)
+            self.decoder.prefill(tokens).map(|()| None)
         };
         // A step that failed may have kept some of its batches.
-        self.ids.extend_from_slice(ids);
-        self.ids.truncate(self.decoder.len());
+        self.tokens.extend_from_slice(tokens);
+        self.tokens.truncate(self.decoder.len());
         result
     }
 
     /// Puts a saved state in place of what is held; if that fails, the cache is empty.
     ///
     /// # Errors
-    /// The reader's, or keys and values that are not those of `ids`.
-    pub fn restore(&mut self, ids: Vec<TokenId>, input: &mut dyn Read) -> io::Result<()> {
+    /// The reader's, or keys and values that are not those of `tokens`.
+    pub fn restore(&mut self, tokens: Vec<PromptToken>, input: &mut dyn Read) -> io::Result<()> {
         self.clear();
         self.decoder.load_state(input)?;
         let positions = self.decoder.len();
-        if positions != ids.len() {
+        if positions != tokens.len() {
             self.clear();
-            let text = format!("{positions} positions for {} ids", ids.len());
+            let text = format!("{positions} positions for {} ids", tokens.len());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        self.ids = ids;
+        self.tokens = tokens;
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! reads the rest. When the context is full, the oldest turns go, whole, until at most half
 //! is used. Design §8.1.
 
+use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use super::decode::{Decode, EngineDecoder};
 use super::engine::Engine;
 use super::error::Error;
 use super::generate::{Answer, Event, Finish, Listener, Reply};
-use super::message::{Message, Role};
+use super::media::{PromptToken, SoftTokens};
+use super::message::{Message, Part, Role};
 use super::prompt::Language;
 use super::sampler::{Sampler, SamplerOptions};
 use super::state::{self, Expected, Header, cache_type_name};
@@ -131,6 +133,11 @@ impl Conversation {
         self.cache.set_interrupt(flag);
     }
 
+    /// Whether that flag is set.
+    pub fn is_interrupted(&self) -> bool {
+        self.cache.interrupted()
+    }
+
     /// Changes how tokens are drawn from now on.
     ///
     /// # Errors
@@ -169,11 +176,21 @@ impl Conversation {
     /// Adds the user's words. Before an answer to earlier ones they are one message, with a
     /// blank line between.
     pub fn push_user(&mut self, text: &str) {
-        let text = match self.messages.pop_if(|message| message.role == Role::User) {
-            Some(earlier) => format!("{}\n\n{text}", earlier.words()),
-            None => text.to_owned(),
+        self.push_user_with(Vec::new(), text);
+    }
+
+    /// Adds the user's words and what is shown with them; that stands before the words of the
+    /// whole message.
+    pub fn push_user_with(&mut self, shown: Vec<Part>, text: &str) {
+        let earlier = self.messages.pop_if(|message| message.role == Role::User);
+        let mut content: Vec<Part> =
+            earlier.iter().flat_map(Message::media).cloned().chain(shown).collect();
+        let text = match earlier.map(|message| message.words()) {
+            Some(words) if !words.is_empty() => format!("{words}\n\n{text}"),
+            _ => text.to_owned(),
         };
-        self.messages.push(Message::text(Role::User, text));
+        content.push(Part::Text { text });
+        self.messages.push(Message { role: Role::User, content });
     }
 
     /// Answers the user's last message and keeps the answer.
@@ -200,31 +217,34 @@ impl Conversation {
     }
 
     /// Continues a text as it stands: no template, control tokens in it count as such, `<bos>`
-    /// is put before it unless it is there. The messages are not touched.
+    /// is put before it unless it is there, each `<image_soft_token>` is the next of the pictures.
+    /// The messages are not touched.
     ///
     /// # Errors
     /// As [`Conversation::reply`].
     pub fn complete_raw(
         &mut self,
         text: &str,
+        pictures: &[Arc<SoftTokens>],
         listener: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Reply, Error> {
         let started = Instant::now();
-        let ids = self.language.raw(text);
-        let (tokens, capacity) = (ids.len(), self.cache.capacity());
+        let prompt = self.language.raw(text, pictures);
+        let prompt = prompt.ok_or(Error::Placeholders { pictures: pictures.len() })?;
+        let (tokens, capacity) = (prompt.len(), self.cache.capacity());
         let trained = self.cache.decoder().trained_context();
         match tokens {
             0 => Err(Error::EmptyPrompt),
             _ if tokens > capacity => Err(Error::PromptTooLong { tokens, capacity, trained }),
-            _ => self.answer(&ids, Source::Raw, started, listener),
+            _ => self.answer(&prompt, Source::Raw, started, listener),
         }
     }
 
-    /// Takes the last turn back: the user's message and its answer. Returns the user's words
+    /// Takes the last turn back: the user's message and its answer. Returns the user's message
     /// (for `/edit`), `None` when there is no turn.
-    pub fn undo(&mut self) -> Option<String> {
+    pub fn undo(&mut self) -> Option<Message> {
         self.messages.pop_if(|message| message.role == Role::Model);
-        self.messages.pop().map(|message| message.words())
+        self.messages.pop()
     }
 
     /// Takes the last answer back, so that [`Conversation::reply`] gives another. False when
@@ -263,7 +283,7 @@ impl Conversation {
             cache_type: cache_type_name(self.options.decoder.cache).to_owned(),
             system: self.options.system.clone(),
             messages: self.messages.clone(),
-            ids: self.cache.ids().to_vec(),
+            ids: self.cache.ids(),
             sampler: self.sampler.state(),
         };
         state::write(path, &header, |output| self.cache.save(output))?;
@@ -285,9 +305,10 @@ impl Conversation {
             cache_type: cache_type_name(self.options.decoder.cache),
             capacity: self.cache.capacity(),
         };
-        let cache = &mut self.cache;
+        let (cache, language) = (&mut self.cache, &self.language);
         let header = state::read(path, &expected, |header, input| {
-            cache.restore(std::mem::take(&mut header.ids), input)
+            let tokens = saved_tokens(language, header)?;
+            cache.restore(tokens, input)
         })?;
         self.sampler.restore(header.sampler);
         self.options.system = header.system;
@@ -299,8 +320,8 @@ impl Conversation {
         self.messages.last().is_some_and(|message| message.role == Role::User)
     }
 
-    /// The ids of the system text and these messages, up to the opening of the model's turn.
-    fn render(&self, messages: &[Message]) -> Result<Vec<TokenId>, Error> {
+    /// The tokens of the system text and these messages, up to the opening of the model's turn.
+    fn render(&self, messages: &[Message]) -> Result<Vec<PromptToken>, Error> {
         let system = self.options.system.iter().map(|text| Message::text(Role::System, text));
         let all: Vec<Message> = system.chain(messages.iter().cloned()).collect();
         Ok(self.language.conversation(&all)?)
@@ -323,7 +344,7 @@ impl Conversation {
     }
 
     /// The conversation's ids, after old turns were dropped where they would not leave room.
-    fn fitting_prompt(&mut self, listener: &mut Listener<'_>) -> Result<Vec<TokenId>, Error> {
+    fn fitting_prompt(&mut self, listener: &mut Listener<'_>) -> Result<Vec<PromptToken>, Error> {
         let ids = self.render(&self.messages)?;
         let (capacity, trained) = (self.cache.capacity(), self.cache.decoder().trained_context());
         if ids.len() < capacity {
@@ -350,7 +371,7 @@ impl Conversation {
         &mut self,
         further: usize,
         listener: &mut Listener<'_>,
-    ) -> Result<Option<Vec<TokenId>>, Error> {
+    ) -> Result<Option<Vec<PromptToken>>, Error> {
         const TURN: usize = 2;
         let capacity = self.cache.capacity();
         let mut kept = None;
@@ -375,14 +396,15 @@ impl Conversation {
     /// Reads a prompt and answers it.
     fn answer(
         &mut self,
-        prompt: &[TokenId],
+        prompt: &[PromptToken],
         source: Source,
         started: Instant,
         listener: &mut Listener<'_>,
     ) -> Result<Reply, Error> {
         let language = self.language.clone();
         let mut answer = Answer::new(&language, &self.options, started);
-        self.sampler.remember(prompt);
+        let ids: Vec<TokenId> = prompt.iter().map(|token| token.id).collect();
+        self.sampler.remember(&ids);
         let mut logits = self.read(prompt, &mut answer, listener)?;
         let finish = loop {
             let Some(current) = logits else { break Finish::Interrupted };
@@ -415,22 +437,23 @@ impl Conversation {
         said: &[TokenId],
         source: Source,
         listener: &mut Listener<'_>,
-    ) -> Result<Option<Vec<TokenId>>, Error> {
+    ) -> Result<Option<Vec<PromptToken>>, Error> {
         if source == Source::Raw || self.options.context_full == ContextFull::Stop {
             return Ok(None);
         }
         let Some(mut prompt) = self.drop_turns(said.len(), listener)? else { return Ok(None) };
-        prompt.extend_from_slice(said);
+        prompt.extend(said.iter().map(|&id| PromptToken::from(id)));
         Ok((prompt.len() <= self.cache.capacity()).then_some(prompt))
     }
 
     fn read(
         &mut self,
-        prompt: &[TokenId],
+        prompt: &[PromptToken],
         answer: &mut Answer<'_>,
         listener: &mut Listener<'_>,
     ) -> Result<Option<Vec<f32>>, Error> {
         let started = Instant::now();
+        self.cache.decoder().prepare(prompt)?;
         let read = self.cache.read(prompt, listener).map_err(|error| self.step_error(error))?;
         answer.count_prompt(prompt.len(), &read, started.elapsed());
         Ok(read.logits)
@@ -439,6 +462,23 @@ impl Conversation {
     fn step_error(&self, error: StepError) -> Error {
         Error::Step { model: self.file.clone(), error }
     }
+}
+
+/// The tokens at a saved cache's positions: ids as they were saved, and for placeholders the rows
+/// of the saved messages' pictures, in order.
+fn saved_tokens(language: &Language, header: &mut Header) -> io::Result<Vec<PromptToken>> {
+    let media: Vec<_> = header.messages.iter().flat_map(Message::media).collect();
+    let mut rows = media.into_iter().flat_map(|part| match part {
+        Part::Image { media } => (0..media.len()).map(|row| (media.clone(), row)).collect(),
+        Part::Text { .. } => Vec::new(),
+    });
+    let placeholder = language.placeholder();
+    let ids = std::mem::take(&mut header.ids);
+    let tokens = ids.into_iter().map(|id| {
+        let soft = if Some(id) == placeholder { rows.next() } else { None };
+        PromptToken { id, soft }
+    });
+    Ok(tokens.collect())
 }
 
 #[cfg(test)]

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::engine::Engine;
+use super::error::Error;
+use super::media::PromptToken;
 use crate::model::StepError;
-use crate::model::text::{Decoder, DecoderOptions};
+use crate::model::text::{Decoder, DecoderOptions, Tokens};
 use crate::tokenizer::TokenId;
 
 /// A model with a cache.
@@ -32,11 +34,13 @@ pub(super) trait Decode: Send {
     fn snapshot(&mut self);
     /// Rolls back to the greatest reachable length that is at most `len`; returns it.
     fn truncate(&mut self, len: usize) -> usize;
+    /// Makes ready what these tokens need beside the model; before they are read.
+    fn prepare(&self, tokens: &[PromptToken]) -> Result<(), Error>;
     /// Reads tokens without logits.
-    fn prefill(&mut self, ids: &[TokenId]) -> Result<(), StepError>;
+    fn prefill(&mut self, tokens: &[PromptToken]) -> Result<(), StepError>;
     /// Reads tokens; the logits after the last.
-    fn prefill_logits(&mut self, ids: &[TokenId]) -> Result<Vec<f32>, StepError>;
-    /// A flag that ends a step.
+    fn prefill_logits(&mut self, tokens: &[PromptToken]) -> Result<Vec<f32>, StepError>;
+    /// A flag that ends a step, or a look at a picture.
     fn set_interrupt(&mut self, flag: Arc<AtomicBool>);
     /// Writes keys and values in the order of positions.
     fn save_state(&self, output: &mut dyn Write) -> io::Result<()>;
@@ -98,15 +102,29 @@ impl Decode for EngineDecoder {
         self.decoder.truncate(len)
     }
 
-    fn prefill(&mut self, ids: &[TokenId]) -> Result<(), StepError> {
-        self.decoder.prefill(ids)
+    fn prepare(&self, tokens: &[PromptToken]) -> Result<(), Error> {
+        match self.engine.towers() {
+            Some(towers) if tokens.iter().any(|token| towers.owns(token.id)) => {
+                towers.prepare_hard_tokens()
+            }
+            _ => Ok(()),
+        }
     }
 
-    fn prefill_logits(&mut self, ids: &[TokenId]) -> Result<Vec<f32>, StepError> {
-        self.decoder.prefill_logits(ids)
+    fn prefill(&mut self, tokens: &[PromptToken]) -> Result<(), StepError> {
+        let input = Embedded::new(&self.engine, tokens);
+        self.decoder.prefill(input.tokens())
+    }
+
+    fn prefill_logits(&mut self, tokens: &[PromptToken]) -> Result<Vec<f32>, StepError> {
+        let input = Embedded::new(&self.engine, tokens);
+        self.decoder.prefill_logits(input.tokens())
     }
 
     fn set_interrupt(&mut self, flag: Arc<AtomicBool>) {
+        if let Some(towers) = self.engine.towers() {
+            towers.set_interrupt(flag.clone());
+        }
         self.decoder.set_interrupt(flag);
     }
 
@@ -116,5 +134,27 @@ impl Decode for EngineDecoder {
 
     fn load_state(&mut self, input: &mut dyn Read) -> io::Result<()> {
         self.decoder.load_state(input)
+    }
+}
+
+/// Tokens as the decoder takes them: ids, and the rows that take the place of their embeddings.
+struct Embedded<'a> {
+    ids: Vec<TokenId>,
+    rows: Vec<(usize, &'a [f32])>,
+}
+
+impl<'a> Embedded<'a> {
+    /// Soft tokens have their picture's rows, ids of a tower's own vocabulary that tower's.
+    fn new(engine: &'a Engine, tokens: &'a [PromptToken]) -> Self {
+        let row = |token: &'a PromptToken| match &token.soft {
+            Some((media, row)) => Some(media.row(*row)),
+            None => engine.towers()?.hard_token(token.id),
+        };
+        let rows = tokens.iter().enumerate().filter_map(|(i, token)| Some((i, row(token)?)));
+        Self { ids: tokens.iter().map(|token| token.id).collect(), rows: rows.collect() }
+    }
+
+    fn tokens(&self) -> Tokens<'_> {
+        Tokens { ids: &self.ids, embeddings: &self.rows }
     }
 }

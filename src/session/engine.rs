@@ -5,11 +5,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::error::Error;
+use super::media::SoftTokens;
 use super::prompt::Language;
 use super::sampler::SamplerOptions;
 use super::template::{ChatTemplate, GEMMA, SpecialTexts};
+use super::towers::{TowerOptions, Towers};
 use super::vocabulary::vocabulary;
 use crate::gguf::{Gguf, Metadata, Value};
+use crate::media::image;
 use crate::model::slice::Slice;
 use crate::model::text::TextModel;
 use crate::tokenizer::{TokenId, Tokenizer};
@@ -33,6 +36,10 @@ pub enum ModelSource {
 pub struct EngineOptions {
     /// The model.
     pub model: ModelSource,
+    /// The towers for pictures.
+    pub towers: Option<ModelSource>,
+    /// How towers run.
+    pub tower_options: TowerOptions,
     /// A chat template (Jinja) to be used instead of the file's own.
     pub template: Option<PathBuf>,
     /// A smaller model inside the file's, in its place (`--slice`).
@@ -41,6 +48,17 @@ pub struct EngineOptions {
     pub mmap: bool,
     /// Keep the weights in memory, the per-layer table excepted (`--mlock`).
     pub mlock: bool,
+}
+
+/// A picture as the model sees it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Its soft tokens.
+    pub media: Arc<SoftTokens>,
+    /// Pixels of the picture itself, upright.
+    pub width: u32,
+    /// As above.
+    pub height: u32,
 }
 
 /// Where the time of opening went.
@@ -68,6 +86,7 @@ pub struct Engine {
     gguf: Arc<Gguf>,
     model: Arc<TextModel>,
     language: Arc<Language>,
+    towers: Option<Towers>,
     name: String,
     sampling: SamplerOptions,
     fingerprint: OnceLock<String>,
@@ -82,7 +101,10 @@ impl Engine {
     /// needed tokens; a template that does not parse.
     pub fn open(options: &EngineOptions) -> Result<Arc<Self>, Error> {
         let mut timings = OpenTimings::default();
-        let gguf = Arc::new(timed(&mut timings.file, || open_file(options))?);
+        let gguf = Arc::new(timed(&mut timings.file, || open_file(&options.model, options.mmap))?);
+        if options.mlock {
+            gguf.lock(&["per_layer_token_embd.weight"])?;
+        }
         let model =
             timed(&mut timings.model, || TextModel::open_slice(&gguf, options.slice.as_ref()))?;
         let tokenizer = timed(&mut timings.tokenizer, || open_tokenizer(&gguf))?;
@@ -90,6 +112,13 @@ impl Engine {
             let template = open_template(&gguf, &tokenizer, options.template.as_deref())?;
             Ok::<_, Error>(Language::new(tokenizer, template)?)
         })?;
+        let towers = match &options.towers {
+            Some(source) => {
+                let file = timed(&mut timings.file, || open_file(source, options.mmap))?;
+                Some(Towers::open(file, model.config().embedding, options.tower_options)?)
+            }
+            None => None,
+        };
         let sampling = sampling_defaults(gguf.metadata())?;
         sampling
             .validate()
@@ -99,6 +128,7 @@ impl Engine {
         Ok(Arc::new(Self {
             name: name.unwrap_or(&stem).to_owned(),
             language: Arc::new(language),
+            towers,
             gguf,
             model,
             sampling,
@@ -115,6 +145,29 @@ impl Engine {
     /// The model's weights.
     pub fn model(&self) -> &Arc<TextModel> {
         &self.model
+    }
+
+    /// The towers, if there are any.
+    pub fn towers(&self) -> Option<&Towers> {
+        self.towers.as_ref()
+    }
+
+    /// What the model sees of a picture: a file, or `-` for standard input. `side` in pixels; the
+    /// tower's own size where none is asked for.
+    ///
+    /// # Errors
+    /// No towers, a picture that can't be read, or what [`Towers::see`] meets.
+    pub fn see(&self, file: &Path, side: Option<usize>) -> Result<Seen, Error> {
+        let towers = self.towers.as_ref().ok_or(Error::NoTowers)?;
+        let side = side.unwrap_or(towers.image_size());
+        towers.check_side(side)?;
+        let picture = match file.as_os_str() == "-" {
+            true => image::read(Path::new("standard input"), std::io::stdin().lock())?,
+            false => image::open(file)?,
+        };
+        let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy();
+        let media = towers.see(&name, &picture.squashed(side).values(), side)?;
+        Ok(Seen { media: Arc::new(media), width: picture.width, height: picture.height })
     }
 
     /// The tokenizer.
@@ -178,16 +231,12 @@ fn timed<T>(time: &mut Duration, work: impl FnOnce() -> T) -> T {
     result
 }
 
-fn open_file(options: &EngineOptions) -> Result<Gguf, Error> {
-    let gguf = match &options.model {
-        ModelSource::File(path) if options.mmap => Gguf::open(path)?,
+fn open_file(source: &ModelSource, mmap: bool) -> Result<Gguf, Error> {
+    Ok(match source {
+        ModelSource::File(path) if mmap => Gguf::open(path)?,
         ModelSource::File(path) => Gguf::read(path)?,
         ModelSource::Static { name, bytes } => Gguf::from_static(name, bytes)?,
-    };
-    if options.mlock {
-        gguf.lock(&["per_layer_token_embd.weight"])?;
-    }
-    Ok(gguf)
+    })
 }
 
 fn open_tokenizer(gguf: &Gguf) -> Result<Tokenizer, Error> {

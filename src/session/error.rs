@@ -8,8 +8,8 @@ use super::sampler::SamplerError;
 use super::state::SessionFileError;
 use super::template::TemplateError;
 use super::vocabulary::VocabularyError;
-use crate::gguf;
 use crate::model::{OpenError, StepError};
+use crate::{gguf, media};
 
 /// An error of this room. One line, without `error:`; [`Error::hint`] gives the second line
 /// where there is one.
@@ -58,12 +58,26 @@ pub enum Error {
         /// What fails.
         error: StepError,
     },
+    /// A picture for a model whose towers are not open.
+    #[error("the model has no towers for pictures")]
+    NoTowers,
+    /// A picture that can't be read.
+    #[error(transparent)]
+    Media(#[from] media::Error),
     /// A session file cannot be written or used.
     #[error(transparent)]
     SessionFile(Box<SessionFileError>),
     /// There is no user message without an answer.
     #[error("there is no message to answer")]
     NothingToAnswer,
+    /// A raw prompt whose placeholders are not as many as the pictures.
+    #[error(
+        "the prompt does not have one <image_soft_token> for each of the pictures ({pictures})"
+    )]
+    Placeholders {
+        /// The pictures that were given.
+        pictures: usize,
+    },
     /// A raw prompt without a token.
     #[error("the prompt is empty")]
     EmptyPrompt,
@@ -119,6 +133,7 @@ impl Error {
                     String::new()
                 }
             )),
+            Error::Media(error) => error.hint().map(str::to_owned),
             Error::Template(_) | Error::Language(LanguageError::Missing { .. }) => {
                 Some("another template can be given with --template FILE".to_owned())
             }

@@ -1,6 +1,10 @@
-//! Messages: who said what.
+//! Messages: who said what, and what was shown with it.
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use super::media::SoftTokens;
 
 /// Whose words a message holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +40,21 @@ pub enum Part {
         /// As they were typed; never read as control tokens.
         text: String,
     },
+    /// A picture.
+    Image {
+        /// What the model sees of it.
+        media: Arc<SoftTokens>,
+    },
+}
+
+impl Part {
+    /// Its words, if it is made of such.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Part::Text { text } => Some(text),
+            Part::Image { .. } => None,
+        }
+    }
 }
 
 /// One message of a conversation.
@@ -43,7 +62,7 @@ pub enum Part {
 pub struct Message {
     /// Who speaks.
     pub role: Role,
-    /// What is said, in order.
+    /// What is said and shown, in order.
     pub content: Vec<Part>,
 }
 
@@ -55,16 +74,21 @@ impl Message {
 
     /// Bytes of all its words.
     pub fn len(&self) -> usize {
-        self.content.iter().map(|Part::Text { text }| text.len()).sum()
+        self.content.iter().filter_map(Part::as_text).map(str::len).sum()
     }
 
-    /// Whether nothing is said.
+    /// Whether nothing is said or shown.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.content.iter().all(|part| part.as_text().is_some_and(str::is_empty))
     }
 
     /// All words of the message, one part after the other.
     pub fn words(&self) -> String {
-        self.content.iter().map(|Part::Text { text }| text.as_str()).collect()
+        self.content.iter().filter_map(Part::as_text).collect()
+    }
+
+    /// What is shown with the words, in order.
+    pub fn media(&self) -> impl Iterator<Item = &Part> {
+        self.content.iter().filter(|part| part.as_text().is_none())
     }
 }

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use super::decode::Decode;
 use super::engine::Engine;
+use super::error::Error;
+use super::media::PromptToken;
 use super::prompt::Language;
 use super::template::{ChatTemplate, GEMMA, SpecialTexts};
 use crate::model::StepError;
@@ -39,6 +41,7 @@ pub fn tokenizer() -> Tokenizer {
     .to_vec();
     pieces.extend(('!'..='~').map(|c| (c.to_string(), Normal)));
     pieces.extend((0..=255).map(|byte| (format!("<0x{byte:02X}>"), Byte)));
+    pieces.extend(["<image_soft_token>", "<end_of_image>"].map(|text| (text.to_owned(), Control)));
     let special = SpecialIds { add_bos: true, ..SpecialIds::default() };
     let scores = vec![-1.0; pieces.len()];
     let kinds = pieces.iter().map(|(_, kind)| *kind).collect();
@@ -125,7 +128,12 @@ impl Decode for Scripted {
         held.len()
     }
 
-    fn prefill(&mut self, ids: &[TokenId]) -> Result<(), StepError> {
+    fn prepare(&self, _: &[PromptToken]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn prefill(&mut self, tokens: &[PromptToken]) -> Result<(), StepError> {
+        let ids: Vec<TokenId> = tokens.iter().map(|token| token.id).collect();
         if self.interrupt.load(Ordering::Relaxed) {
             return Err(StepError::Interrupted);
         }
@@ -135,13 +143,13 @@ impl Decode for Scripted {
         if needed > capacity {
             return Err(StepError::ContextFull { needed, capacity });
         }
-        log.held.extend_from_slice(ids);
+        log.held.extend_from_slice(&ids);
         log.steps.push(ids.len());
         Ok(())
     }
 
-    fn prefill_logits(&mut self, ids: &[TokenId]) -> Result<Vec<f32>, StepError> {
-        self.prefill(ids)?;
+    fn prefill_logits(&mut self, tokens: &[PromptToken]) -> Result<Vec<f32>, StepError> {
+        self.prefill(tokens)?;
         let mut log = self.log.lock().unwrap();
         if let Some(left) = &mut log.finite_steps {
             match left.checked_sub(1) {

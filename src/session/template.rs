@@ -103,6 +103,11 @@ impl ChatTemplate {
         self.source.contains(text)
     }
 
+    /// The error of a template whose output can't be used.
+    pub(super) fn refuses(&self, message: String) -> TemplateError {
+        TemplateError { origin: self.origin.clone(), line: None, message }
+    }
+
     /// Renders messages, ending with the opening of the model's turn where asked.
     ///
     /// # Errors
@@ -198,9 +203,17 @@ impl ChatTemplate {
 fn message_value(message: &Message) -> Value {
     let content = match message.content.as_slice() {
         [Part::Text { text }] => Value::from(text.as_str()),
-        parts => Value::from_serialize(parts),
+        parts => parts.iter().map(part_value).collect(),
     };
     context! { role => message.role.name(), content => content }
+}
+
+/// A part as templates know it; of a picture they see that there is one.
+fn part_value(part: &Part) -> Value {
+    match part {
+        Part::Text { text } => [("type", "text"), ("text", text)].into_iter().collect(),
+        Part::Image { .. } => [("type", "image")].into_iter().collect(),
+    }
 }
 
 /// `{% generation %}` marks answers for training; around a rendering it changes nothing.

@@ -11,8 +11,9 @@ pub struct Entry {
     pub does: &'static str,
 }
 
-pub const COMMANDS: [Entry; 14] = [
+pub const COMMANDS: [Entry; 15] = [
     entry("help", "", "this list"),
+    entry("image", "FILE", "show a picture with the next message"),
     entry("system", "[TEXT]", "say what the model is told first, or change it; - takes it away"),
     entry("clear", "", "forget the conversation; the system text stays"),
     entry("undo", "", "take back your last message and its answer"),
@@ -45,6 +46,7 @@ pub enum Line {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     Help,
+    Image(PathBuf),
     /// Without a text: show it. An empty one takes it away.
     System(Option<String>),
     Clear,
@@ -104,6 +106,10 @@ pub fn parse(typed: &str) -> Result<Line, Error> {
     }
     Ok(Line::Command(match name {
         "help" => Command::Help,
+        "image" => match file(rest) {
+            Some(file) => Command::Image(file),
+            None => return missing,
+        },
         "system" if rest.is_empty() => Command::System(None),
         "system" if rest == "-" => Command::System(Some(String::new())),
         "system" => Command::System(Some(rest.to_owned())),

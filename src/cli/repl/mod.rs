@@ -5,6 +5,7 @@ mod editor;
 mod params;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 
@@ -16,7 +17,8 @@ use super::chat::{Stream, figures, told};
 use super::interrupt::Interrupt;
 use super::options::ModelOptions;
 use super::output::{Hint, Output, Verbosity, dumb_terminal, reader_is_gone};
-use crate::session::{Conversation, Finish, Reply};
+use super::progress::Progress;
+use crate::session::{Conversation, Finish, Part, Reply, SoftTokens};
 
 /// Talks until the user leaves.
 ///
@@ -25,6 +27,7 @@ use crate::session::{Conversation, Finish, Reply};
 pub fn run(
     chat: &mut Conversation,
     editor: LineEditor,
+    shown: Vec<Arc<SoftTokens>>,
     options: &ModelOptions,
     interrupt: &Interrupt,
     output: &Output,
@@ -40,8 +43,10 @@ pub fn run(
         interrupt,
         output,
         editor,
+        options,
         timings,
         own_file: None,
+        shown: shown.into_iter().map(|media| Part::Image { media }).collect(),
         last: None,
         answers: 0,
         generated: 0,
@@ -54,9 +59,12 @@ struct Repl<'a> {
     interrupt: &'a Interrupt,
     output: &'a Output,
     editor: LineEditor,
+    options: &'a ModelOptions,
     timings: bool,
     /// The file last saved to or loaded from: `/save` may overwrite it.
     own_file: Option<PathBuf>,
+    /// What is shown with the next message.
+    shown: Vec<Part>,
     last: Option<Reply>,
     answers: usize,
     generated: usize,
@@ -117,7 +125,7 @@ impl Repl<'_> {
         match command::parse(line)? {
             Line::Empty => Ok(Next::Prompt),
             Line::Text(text) => {
-                self.chat.push_user(&text);
+                self.chat.push_user_with(std::mem::take(&mut self.shown), &text);
                 self.answer()
             }
             Line::Command(command) => self.command(command),
@@ -149,9 +157,11 @@ impl Repl<'_> {
     fn command(&mut self, command: Command) -> anyhow::Result<Next> {
         match command {
             Command::Help => self.output.say(help()),
+            Command::Image(file) => self.image(&file)?,
             Command::System(text) => self.system(text),
             Command::Clear => {
                 self.chat.clear();
+                self.shown.clear();
                 self.output.notice("the conversation is forgotten");
             }
             Command::Undo => match self.chat.undo() {
@@ -160,12 +170,7 @@ impl Repl<'_> {
             },
             Command::Retry if self.chat.retry() => return self.answer(),
             Command::Retry => self.output.say("there is no message to answer"),
-            Command::Edit => match self.chat.undo() {
-                // A text of one / is typed with two.
-                Some(text) if text.starts_with('/') => return Ok(Next::Edit(format!("/{text}"))),
-                Some(text) => return Ok(Next::Edit(text)),
-                None => self.output.say("there is no message to change"),
-            },
+            Command::Edit => return Ok(self.edit()),
             Command::Save { file, force } => self.save(file, force)?,
             Command::Load(file) => {
                 self.chat.load(&file).map_err(told)?;
@@ -182,6 +187,47 @@ impl Repl<'_> {
             Command::Quit => return Ok(Next::Leave),
         }
         Ok(Next::Prompt)
+    }
+
+    /// Looks at a picture now, so that a broken one is told of before the question is typed.
+    fn image(&mut self, file: &Path) -> anyhow::Result<()> {
+        self.options.require_towers("pictures")?;
+        // Standard input is where the talk comes from.
+        let file = if file == Path::new("-") { Path::new("./-") } else { file };
+        let engine = self.chat.engine().clone();
+        let spinner = Progress::spinner(self.output, &format!("looking at {}", file.display()));
+        let seen = engine.see(file, None).map_err(told);
+        drop(spinner);
+        if let Some(towers) = engine.towers() {
+            towers.rest();
+        }
+        let seen = match seen {
+            Err(_) if self.interrupt.take() => {
+                self.output.notice("(stopped)");
+                return Ok(());
+            }
+            seen => seen?,
+        };
+        self.shown.push(Part::Image { media: seen.media });
+        self.output.notice(format_args!(
+            "{}: {} × {} pixels, shown with your next message",
+            file.display(),
+            seen.width,
+            seen.height
+        ));
+        Ok(())
+    }
+
+    /// Takes the last message back onto the line; what was shown with it waits for the next one.
+    fn edit(&mut self) -> Next {
+        let Some(message) = self.chat.undo() else {
+            self.output.say("there is no message to change");
+            return Next::Prompt;
+        };
+        self.shown = message.media().cloned().collect();
+        let text = message.words();
+        // A text of one / is typed with two.
+        Next::Edit(if text.starts_with('/') { format!("/{text}") } else { text })
     }
 
     fn system(&mut self, text: Option<String>) {

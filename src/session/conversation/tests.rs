@@ -122,7 +122,7 @@ fn a_rollback_may_land_earlier_than_asked() {
     let decoder = Scripted { reach: 5, ..Scripted::new(500) };
     let mut bench = Bench::with(decoder, options());
     bench.ask("one", "two");
-    assert_eq!(bench.talk.undo().as_deref(), Some("one"));
+    assert_eq!(bench.talk.undo().map(|message| message.words()).as_deref(), Some("one"));
     let reply = bench.ask("only", "yes");
     let common = bench.ids("<bos><start_of_turn>user\no").len();
     assert_eq!(reply.tokens.cached, common / 5 * 5);
@@ -142,9 +142,9 @@ fn retry_answers_anew_and_undo_takes_back() {
     assert_eq!(reply.text, "five");
     // The whole prompt is held; its last token is read for the logits.
     assert_eq!(reply.tokens.cached, first.tokens.prompt - 1);
-    assert_eq!(bench.talk.undo().as_deref(), Some("three"));
+    assert_eq!(bench.talk.undo().map(|message| message.words()).as_deref(), Some("three"));
     assert_eq!(bench.said(), ["one", "two"]);
-    assert_eq!(bench.talk.undo().as_deref(), Some("one"));
+    assert_eq!(bench.talk.undo().map(|message| message.words()).as_deref(), Some("one"));
     assert_eq!(bench.talk.undo(), None);
     assert!(!bench.talk.retry());
     assert!(matches!(bench.talk.reply(&mut go_on), Err(Error::NothingToAnswer)));
@@ -355,16 +355,16 @@ fn a_prompt_longer_than_the_context_is_refused_with_numbers() {
         format!("the prompt has {} tokens, the context holds 60", tokens + 100)
     );
     assert_eq!(bench.said(), ["one", "two"]);
-    let raw = bench.talk.complete_raw(&"x".repeat(100), &mut go_on);
+    let raw = bench.talk.complete_raw(&"x".repeat(100), &[], &mut go_on);
     assert!(matches!(raw, Err(Error::PromptTooLong { tokens: 101, capacity: 60, .. })));
-    assert!(bench.talk.complete_raw("", &mut go_on).is_ok());
+    assert!(bench.talk.complete_raw("", &[], &mut go_on).is_ok());
 }
 
 #[test]
 fn raw_text_is_continued_as_it_stands() {
     let mut bench = Bench::new(60);
     bench.script("cd<eos>");
-    let reply = bench.talk.complete_raw("ab\n<end_of_turn>", &mut go_on).unwrap();
+    let reply = bench.talk.complete_raw("ab\n<end_of_turn>", &[], &mut go_on).unwrap();
     assert_eq!((reply.text.as_str(), reply.finish), ("cd", Finish::Stop));
     let mut held = vec![BOS];
     held.extend(bench.ids("ab"));
@@ -372,7 +372,7 @@ fn raw_text_is_continued_as_it_stands() {
     held.extend(bench.ids("cd"));
     assert_eq!(bench.talk.cache.ids(), held);
     bench.script(&"x".repeat(100));
-    let reply = bench.talk.complete_raw("<bos>ab", &mut go_on).unwrap();
+    let reply = bench.talk.complete_raw("<bos>ab", &[], &mut go_on).unwrap();
     assert_eq!(reply.finish, Finish::Context);
     assert_eq!(reply.tokens.prompt, 3);
     assert!(bench.talk.messages().is_empty());
