@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
@@ -134,9 +135,11 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
             chat.set_system(system);
         }
     }
-    let shown = see(&args.image, chat.engine(), output)?;
+    let shown = Shown::see(&args.image, chat.engine(), output)?;
     let status = match talk {
-        Talk::On(editor) => repl::run(&mut chat, *editor, shown, &options, &interrupt, output),
+        Talk::On(editor) => {
+            repl::run(&mut chat, *editor, shown.pictures, &options, &interrupt, output)
+        }
         Talk::Once(prompt) => {
             interrupt.catch();
             answer_once(args, &options, &mut chat, (shown, &prompt), output)
@@ -177,22 +180,28 @@ fn prompt(args: &Args) -> anyhow::Result<Option<String>> {
     Ok(Some(prompt))
 }
 
-/// What the model sees of these pictures; then the tower's memory is given back.
-fn see(
-    files: &[PathBuf],
-    engine: &Engine,
-    output: &Output,
-) -> anyhow::Result<Vec<Arc<SoftTokens>>> {
-    let mut seen = Vec::new();
-    for file in files {
-        let spinner = Progress::spinner(output, &format!("looking at {}", file.display()));
-        seen.push(engine.see(file, None).map_err(told)?.media);
-        drop(spinner);
+/// What is shown with a prompt.
+struct Shown {
+    pictures: Vec<Arc<SoftTokens>>,
+    /// How long the looking took.
+    time: Duration,
+}
+
+impl Shown {
+    /// Looks at these pictures; then the tower's memory is given back.
+    fn see(files: &[PathBuf], engine: &Engine, output: &Output) -> anyhow::Result<Self> {
+        let started = Instant::now();
+        let mut pictures = Vec::new();
+        for file in files {
+            let spinner = Progress::spinner(output, &format!("looking at {}", file.display()));
+            pictures.push(engine.see(file, None).map_err(told)?.media);
+            drop(spinner);
+        }
+        if let Some(towers) = engine.towers() {
+            towers.rest();
+        }
+        Ok(Self { pictures, time: started.elapsed() })
     }
-    if let Some(towers) = engine.towers() {
-        towers.rest();
-    }
-    Ok(seen)
 }
 
 /// Tells before the work, not after it, that a session file has no folder to lie in.
@@ -254,7 +263,7 @@ fn open(
     Ok(chat)
 }
 
-fn explain_opening(engine: &Arc<Engine>, output: &Output) {
+pub fn explain_opening(engine: &Arc<Engine>, output: &Output) {
     let timings = engine.timings();
     output.explain(format_args!("model {} from {}", engine.name(), engine.path().display()));
     if let Some(slice) = engine.slice() {
@@ -269,20 +278,24 @@ fn explain_opening(engine: &Arc<Engine>, output: &Output) {
         timings.template.as_secs_f64()
     ));
     output.explain(format_args!("chat template: {}", engine.template_source()));
+    if let Some(towers) = engine.towers() {
+        output.explain(format_args!("towers from {}", towers.path().display()));
+    }
 }
 
 fn answer_once(
     args: &Args,
     options: &ModelOptions,
     chat: &mut Conversation,
-    (shown, prompt): (Vec<Arc<SoftTokens>>, &str),
+    (shown, prompt): (Shown, &str),
     output: &Output,
 ) -> anyhow::Result<Status> {
+    let Shown { pictures, time } = shown;
     let mut stream = Stream::new(output, !args.json);
     let reply = if args.raw {
-        chat.complete_raw(prompt, &shown, &mut |event| stream.hear(event))
+        chat.complete_raw(prompt, &pictures, &mut |event| stream.hear(event))
     } else {
-        let parts = shown.into_iter().map(|media| Part::Image { media }).collect();
+        let parts = pictures.into_iter().map(|media| Part::Image { media }).collect();
         chat.push_user_with(parts, prompt);
         chat.reply(&mut |event| stream.hear(event))
     };
@@ -290,7 +303,7 @@ fn answer_once(
     let reply = reply.map_err(told)?;
     if args.json {
         let mut stdout = output.stdout();
-        writeln!(stdout, "{}", as_json(&reply, chat.engine()))?;
+        writeln!(stdout, "{}", as_json(&reply, time, chat.engine()))?;
         stdout.flush()?;
     }
     if reply.finish == Finish::Context {
@@ -300,6 +313,9 @@ fn answer_once(
         ));
     }
     if options.timings || output.verbosity() == Verbosity::Verbose {
+        if !args.image.is_empty() {
+            output.say(format_args!("pictures: seen in {:.2} s", time.as_secs_f64()));
+        }
         for line in figures(&reply) {
             output.say(line);
         }
@@ -307,7 +323,7 @@ fn answer_once(
     Ok(if reply.finish == Finish::Interrupted { Status::Interrupted } else { Status::Done })
 }
 
-fn as_json(reply: &Reply, engine: &Engine) -> serde_json::Value {
+fn as_json(reply: &Reply, seen: Duration, engine: &Engine) -> serde_json::Value {
     let ids: Vec<u32> = reply.ids.iter().map(|id| id.0).collect();
     let timings = &reply.timings;
     json!({
@@ -321,6 +337,7 @@ fn as_json(reply: &Reply, engine: &Engine) -> serde_json::Value {
         "finish": reply.finish,
         "timings": {
             "open": engine.timings().total().as_secs_f64(),
+            "pictures": seen.as_secs_f64(),
             "prefilled": timings.prefilled,
             "prompt": timings.prompt.as_secs_f64(),
             "first_token": timings.first_token.map(|time| time.as_secs_f64()),

@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::Status;
-use super::chat::{Stream, figures, told};
+use super::chat::{Stream, explain_opening, figures, told};
 use super::interrupt::Interrupt;
 use super::options::{ModelArgs, ModelOptions, SamplingArgs};
 use super::output::{Hint, Output, Verbosity};
@@ -121,6 +121,9 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     }
     let interrupt = Interrupt::install().context("Ctrl-C cannot be caught")?;
     let engine = Engine::open(&options.engine).map_err(told)?;
+    if output.verbosity() == Verbosity::Verbose {
+        explain_opening(&engine, output);
+    }
     let mut chat = conversation(args, &options, engine, output)?;
     chat.set_interrupt(interrupt.flag());
     interrupt.catch();

@@ -145,12 +145,12 @@ pub fn run(subject: Subject<'_>, path: &Path, options: Options) -> Result<Report
     }
     let model = TextModel::open_slice(gguf, slice)?;
     let rows = match towers {
-        Some(towers) => {
+        Some(towers) if Sight::concerns(towers, &reference)? => {
             let mut sight = Sight::open(towers, model.config().embedding, options)?;
             sight.rows(&reference, path.parent().unwrap_or(Path::new(".")), &file)?
         }
-        None if reference.media.is_empty() => Rows::new(),
-        None => return Err(Error::Media { file }),
+        None if !reference.media.is_empty() => return Err(Error::Media { file }),
+        Some(_) | None => Rows::new(),
     };
     compare_model(model, &reference, &rows, &file, options)
 }

@@ -8,7 +8,7 @@ use super::{Error, Options, Reference};
 use crate::gguf::Gguf;
 use crate::media::image;
 use crate::model::StepError;
-use crate::model::vision::{Encoder, EncoderOptions, Precision, VisionModel};
+use crate::model::vision::{Encoder, EncoderOptions, Precision, VisionConfig, VisionModel};
 
 /// Which id of the tower's vocabulary stands for a soft token; 0 ends a picture.
 const PLACEHOLDER: usize = 1;
@@ -32,6 +32,16 @@ impl Sight {
         let model = VisionModel::open(gguf, embedding, Precision::Exact)?;
         let options = EncoderOptions { threads: options.threads, kernels: options.kernels };
         Ok(Self { encoder: Encoder::new(model.clone(), options), model, embedding })
+    }
+
+    /// Whether a prompt has pictures, or ids of these towers' own vocabulary.
+    ///
+    /// # Errors
+    /// The file has no such tower.
+    pub fn concerns(gguf: &Gguf, reference: &Reference) -> Result<bool, Error> {
+        let offset = VisionConfig::read(gguf)?.vocab_offset;
+        let own = |&id: &i32| usize::try_from(id).is_ok_and(|id| id >= offset);
+        Ok(!reference.media.is_empty() || reference.tokens.iter().any(own))
     }
 
     /// The rows of a prompt whose pictures lie in `folder`; `file` is what errors name.
