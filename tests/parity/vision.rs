@@ -11,8 +11,9 @@ use gemma3n::checkpoint::{Checkpoint, Float};
 use gemma3n::files::{convert, execute};
 use gemma3n::gguf::{Gguf, TensorType};
 use gemma3n::model::scope::{Kernels, TapValue};
-use gemma3n::model::text::TextModel;
+use gemma3n::model::text::{CacheType, Decoder, DecoderOptions, Logits, TextModel, Tokens};
 use gemma3n::model::vision::{Encoder, EncoderOptions, Precision, VisionModel};
+use gemma3n::tokenizer::TokenId;
 use gemma3n::verify::{self, Options, Sight};
 
 const TOLERANCE: f32 = 1e-4;
@@ -186,4 +187,40 @@ fn pictures_in_a_prompt_are_answered_as_the_reference_does() {
             }
         }
     }
+}
+
+/// Soft tokens go into the cache in batches of any size, also across a batch's end.
+#[test]
+fn soft_tokens_are_read_in_any_batches() {
+    let Some(shared) = shared::shared() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let full = shared.join("oracle/full");
+    let gguf = models::converted(&full, Float::F32, folder.path());
+    let towers = converted_towers(&full, folder.path());
+    let model = TextModel::open(&gguf).unwrap();
+    let npz = Npz::open(&shared.join("oracle/ref/full_image2.npz")).unwrap();
+    let mut references = npz.references("full_image2").unwrap();
+    let reference = &mut references[0];
+    reference.media = vec!["alpha.png".to_owned(), "grey.jpg".to_owned()];
+    let kernels = Kernels::Auto;
+    let mut sight = Sight::open(&towers, EMBEDDING, options(kernels)).unwrap();
+    let rows = sight.rows(reference, &shared.join("oracle/assets"), "full_image2").unwrap();
+    let embeddings: Vec<_> = rows.iter().map(|(token, row)| (*token, &row[..])).collect();
+    let ids: Vec<TokenId> = reference.tokens.iter().map(|&id| TokenId(id as u32)).collect();
+    let logits = |batch: usize| {
+        let cache = CacheType::F32;
+        let options = DecoderOptions { context: ids.len(), batch, cache, threads: 1, kernels };
+        let mut decoder = Decoder::new(model.clone(), options).unwrap();
+        decoder.run(Tokens { ids: &ids, embeddings: &embeddings }, Logits::All).unwrap()
+    };
+    let whole = logits(ids.len());
+    for batch in [1, 7, 16] {
+        let error = relative(&logits(batch), &whole);
+        assert!(error < 2e-5, "batches of {batch}: {error}");
+    }
+    // Without the rows it is another prompt.
+    let options =
+        DecoderOptions { context: ids.len(), batch: 7, cache: CacheType::F32, threads: 1, kernels };
+    let plain = Decoder::new(model.clone(), options).unwrap().run(&ids, Logits::All).unwrap();
+    assert!(relative(&plain, &whole) > 1e-2);
 }
