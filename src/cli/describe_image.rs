@@ -359,3 +359,17 @@ fn entry(input: &Path, seen: &Seen, encoded: f64, reply: &Reply) -> serde_json::
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_has_the_presets_words() {
+        for preset in Preset::value_variants() {
+            let name = preset.to_possible_value().unwrap();
+            let line = format!("  {:<8} {}\n", name.get_name(), preset.text());
+            assert!(EXAMPLES.contains(&line), "{line}");
+        }
+    }
+}

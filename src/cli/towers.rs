@@ -76,14 +76,18 @@ pub fn find(named: Option<&OsStr>, model: &Path) -> anyhow::Result<Found> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let Some(width) = number(model, &["gemma3n.embedding_length"]) else { return Ok(Found::None) };
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let candidates: Vec<PathBuf> =
+        entries.map(|entry| entry.path()).filter(|path| says_mmproj(path)).collect();
+    if candidates.is_empty() {
+        return Ok(Found::None);
+    }
+    let Some(width) = number(model, &["gemma3n.embedding_length"]) else { return Ok(Found::None) };
     let fits = |path: &PathBuf| {
         let keys = ["clip.vision.projection_dim", "clip.audio.projection_dim"];
         number(path, &keys) == Some(width)
     };
-    let named = entries.map(|entry| entry.path()).filter(|path| says_mmproj(path));
-    let (mut files, mut misfits): (Vec<_>, Vec<_>) = named.partition(fits);
+    let (mut files, mut misfits): (Vec<_>, Vec<_>) = candidates.into_iter().partition(fits);
     files.sort();
     misfits.sort();
     Ok(match files.len() {

@@ -34,10 +34,8 @@ pub fn convolution<'b>(
         let patches = if s.fused() {
             map.x.patches(window)
         } else {
-            let [channels, ..] = map.x.ne();
-            let taps = w.kernel * w.kernel;
             let gathered = gather(s, constants, map, window);
-            let pixels = gathered.elements() / (channels * taps);
+            let [channels, taps, pixels, _] = gathered.ne();
             gathered.reshape([channels * taps, pixels, 1, 1])
         };
         s.linear_with(weight, &Activations::new(patches))
@@ -57,11 +55,9 @@ pub fn depthwise<'b>(
     if s.fused() {
         return reduced(window, map.x.depthwise(weight, window));
     }
-    let [channels, ..] = map.x.ne();
-    let taps = w.kernel * w.kernel;
     let gathered = gather(s, constants, map, window);
-    let pixels = gathered.elements() / (channels * taps);
-    let weighted = gathered.reshape([channels, taps, pixels, 1]) * weight;
+    let [channels, taps, pixels, _] = gathered.ne();
+    let weighted = gathered * weight;
     let sums = weighted.permute([1, 0, 2, 3]).cont().mean().scale(taps as f32);
     reduced(window, sums.reshape([channels, pixels, 1, 1]))
 }
@@ -78,7 +74,7 @@ pub fn pixels<'b>(
     x.get_rows(tensor)
 }
 
-/// The pixels under each window, tap by tap: `[C, k²·W'·H']`.
+/// The pixels under each window, tap by tap: `[C, k², W'·H']`.
 fn gather<'b>(
     s: &Scope<'b>,
     constants: &mut Constants,
@@ -98,7 +94,8 @@ fn gather<'b>(
             }
         }
     }
-    pixels(s, constants, map.x.concat(zeros, 1), indices)
+    let gathered = pixels(s, constants, map.x.concat(zeros, 1), indices);
+    gathered.reshape([channels, window.kernel * window.kernel, width * height, 1])
 }
 
 fn window(map: Map, kernel: usize, stride: usize) -> Window {
