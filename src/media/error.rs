@@ -1,9 +1,10 @@
-//! What can be wrong with a picture's file: the file, and the fault in it.
+//! What can be wrong with a picture's or a sound's file: the file, and the fault in it.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::audio::{MAX_CHANNELS, MAX_RATE, MIN_RATE};
 use super::image::{DECODED_LIMIT, FILE_LIMIT};
 
 /// A fault in (or on the way to) a file. Displays as `FILE: fault`, in one line.
@@ -46,6 +47,28 @@ pub enum Fault {
     TooLarge { width: u32, height: u32, bytes: u64 },
     #[error("longer than the {} allowed for a picture's file", Mebibytes(FILE_LIMIT))]
     FileTooLong,
+    /// The file is something else: `a text file`, `a PNG picture`.
+    #[error("not a sound that can be read: {0}")]
+    NotASound(String),
+    /// A sound in a format that no decoder is compiled in for.
+    #[error("{0} sounds cannot be read")]
+    SoundFormat(String),
+    /// A video, or a container of something else.
+    #[error("has no sound")]
+    NoSound,
+    #[error("not a whole sound: the {0} file ends too early")]
+    SoundTruncated(&'static str),
+    #[error("not a sound that can be read: {format}: {cause}")]
+    SoundBroken { format: &'static str, cause: String },
+    #[error("{0} Hz: sounds of {MIN_RATE} to {MAX_RATE} Hz can be read")]
+    Rate(u32),
+    #[error("{0} channels: sounds of 1 to {MAX_CHANNELS} can be read")]
+    Channels(usize),
+    #[error("has no channel {wanted}: there {} {channels}", if *.channels == 1 { "is" } else { "are" })]
+    Channel { wanted: usize, channels: usize },
+    /// In a file of floating-point samples; counted from 0 at the start of the file.
+    #[error("sample {0} is not a number")]
+    NotANumber(u64),
 }
 
 impl Fault {
@@ -68,6 +91,14 @@ impl Error {
             Fault::TooLarge { .. } => {
                 Some("make it smaller first; the model sees 768 × 768 pixels at most")
             }
+            Fault::SoundFormat(_) => Some(
+                "convert it to WAV first, for instance with ffmpeg: \
+                 ffmpeg -i IN -ac 1 -ar 16000 OUT.wav",
+            ),
+            Fault::SoundTruncated("MP4 stream") => Some(
+                "name the file itself instead of a pipe, or move its index to the front: \
+                 ffmpeg -i IN -c copy -movflags +faststart OUT.mp4",
+            ),
             _ => None,
         }
     }

@@ -3,6 +3,7 @@
 use image::ImageFormat;
 
 use crate::media::Fault;
+use crate::media::content::{first_bytes, is_html, text};
 
 /// What picture formats without a decoder begin with.
 const UNREADABLE: [(&[u8], &str); 14] = [
@@ -63,8 +64,7 @@ pub(super) fn recognise(start: &[u8]) -> Result<ImageFormat, Fault> {
     if let Some(text) = text(start) {
         return Err(text_fault(text));
     }
-    let shown: Vec<String> = start.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    Err(Fault::NotAPicture(format!("starts with the bytes {}", shown.join(" "))))
+    Err(Fault::NotAPicture(first_bytes(start)))
 }
 
 /// The name of a format that is decoded; empty for the others.
@@ -99,23 +99,11 @@ fn media_container(start: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// The start as text, if it can be text; a character cut off at its end is left out.
-fn text(start: &[u8]) -> Option<&str> {
-    let text = match std::str::from_utf8(start) {
-        Ok(text) => text,
-        Err(error) if error.error_len().is_none() => {
-            std::str::from_utf8(&start[..error.valid_up_to()]).ok()?
-        }
-        Err(_) => return None,
-    };
-    text.chars().all(|c| !c.is_control() || c.is_whitespace()).then_some(text)
-}
-
 fn text_fault(text: &str) -> Fault {
     let lower = text.trim_start_matches('\u{feff}').trim_start().to_lowercase();
     if lower.starts_with("<svg") || lower.starts_with("<?xml") && lower.contains("<svg") {
         Fault::Format("SVG")
-    } else if lower.starts_with("<!doctype html") || lower.starts_with("<html") {
+    } else if is_html(text) {
         Fault::NotAPicture("an HTML page".to_owned())
     } else {
         Fault::NotAPicture("a text file".to_owned())
