@@ -65,6 +65,7 @@ pub const KERNELS: &[&str] = &[
     "norms.cpp",
     "activation.cpp",
     "convolution.cpp",
+    "conformer.cpp",
     "sparse.cpp",
     "neurons.cpp",
     "rope.cpp",

@@ -1,12 +1,16 @@
 //! The same answers as the reference implementation: every recorded value within 1e-4 (relative
 //! to the greatest), greedy continuations token for token. F32 weights, F32 cache.
 
+#[path = "parity/audio.rs"]
+mod audio;
 #[path = "support/models.rs"]
 mod models;
 #[path = "support/npz.rs"]
 mod npz;
 #[path = "support/shared.rs"]
 mod shared;
+#[path = "parity/towers.rs"]
+mod towers;
 #[path = "parity/vision.rs"]
 mod vision;
 

@@ -1,38 +1,20 @@
-//! All 84 blocks of the real tower, a sixteenth as wide, on a picture of 256 pixels: the output is
+//! The towers on weights by formula. First: all 84 blocks of the real tower, a sixteenth as wide, on a picture of 256 pixels: the output is
 //! the reference's. Weights and pixels are made by formula, and the expected values were computed by
 //! timm 1.0.31 in F64 (reference.md §11.4).
+
+#[path = "tower_vector/audio.rs"]
+mod audio;
+#[path = "support/formula.rs"]
+mod formula;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use gemma3n::gguf::{Gguf, Layout, TensorType, Writer};
+use formula::{Made, stream};
+use gemma3n::gguf::{Gguf, Layout};
 use gemma3n::model::scope::Kernels;
-use gemma3n::model::vision::{Encoder, EncoderOptions, Precision, VisionModel};
-
-/// The first values of a stream that a name seeds: FNV-1a, then splitmix64, in [0, 1).
-fn stream(name: &str) -> impl Iterator<Item = f64> + use<> {
-    let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    (1u64..).map(move |k| {
-        let mut z = seed.wrapping_add(k.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^= z >> 31;
-        (z >> 40) as f64 / f64::from(1 << 24)
-    })
-}
-
-/// A tensor by timm's name; shape in PyTorch's order. One-dimensional ones are `0.5 + u`, others
-/// `(2u − 1)·√(3 / n)`, n the product of all dimensions but the first.
-fn tensor(name: &str, shape: &[usize]) -> Vec<f32> {
-    let n = shape[1..].iter().product::<usize>() as f64;
-    let value = |u: f64| match shape.len() {
-        1 => (0.5 + u) as f32,
-        _ => ((2.0 * u - 1.0) * (3.0 / n).sqrt()) as f32,
-    };
-    stream(name).map(value).take(shape.iter().product()).collect()
-}
+use gemma3n::model::tower::{EncoderOptions, Precision};
+use gemma3n::model::vision::{Encoder, VisionModel};
 
 #[derive(Default)]
 struct Tower(Vec<(String, Vec<usize>)>);
@@ -119,38 +101,17 @@ impl Tower {
     }
 
     fn write(&self, target: &Path) {
-        const EMBEDDER: [(&str, [u64; 4]); 4] = [
-            ("mm.input_projection.weight", [2048, 8, 1, 1]),
-            ("mm.embedding.weight", [2048, 1, 1, 1]),
-            ("mm.soft_emb_norm.weight", [2048, 1, 1, 1]),
-            ("mm.hard_emb_norm.weight", [2048, 1, 1, 1]),
-        ];
         let mut layout = Layout::new();
         layout.set("general.architecture", "clip");
         layout.set("clip.vision.projector_type", "gemma3nv");
         let own = |name: &str| format!("v.{}", name.replace("blocks.", "blk."));
-        for (name, shape) in &self.0 {
-            let mut ne = [1; 4];
-            for (n, size) in ne.iter_mut().zip(shape.iter().rev()) {
-                *n = *size as u64;
-            }
-            layout.add_tensor(&own(name), ne, shape.len() as u32, TensorType::F32);
+        let tower = self.0.iter().map(|(name, shape)| Made::by_formula(own(name), name, shape));
+        let mut tensors: Vec<Made> = tower.collect();
+        tensors.push(Made::ones("mm.input_projection.weight", &[8, 2048]));
+        for name in ["mm.embedding.weight", "mm.soft_emb_norm.weight", "mm.hard_emb_norm.weight"] {
+            tensors.push(Made::ones(name, &[1, 2048]));
         }
-        for (name, ne) in EMBEDDER {
-            layout.add_tensor(name, ne, 2, TensorType::F32);
-        }
-        let mut writer = Writer::create(target, &layout, true).unwrap();
-        let bytes = |values: Vec<f32>| -> Vec<u8> {
-            values.iter().flat_map(|value| value.to_le_bytes()).collect()
-        };
-        for (name, shape) in &self.0 {
-            writer.append(&own(name), &bytes(tensor(name, shape))).unwrap();
-        }
-        for (name, ne) in EMBEDDER {
-            let n = ne.iter().product::<u64>() as usize;
-            writer.append(name, &bytes(vec![1.0; n])).unwrap();
-        }
-        writer.finish().unwrap();
+        formula::write(target, layout, &tensors);
     }
 }
 

@@ -1,7 +1,7 @@
 // Convolutions of maps with the channels last: a pixel's C values are contiguous, pixels go row by
-// row. Padding is "same": pixels outside the map count as zero.
+// row. Pixels outside the map count as zero.
 //
-//   patches:   out[(y, x)] = the k*k pixels under the window at (y, x), tap by tap; a product with
+//   patches:   out[(y, x)] = the pixels under the window at (y, x), tap by tap; a product with
 //              weights in that order is then the convolution
 //   depthwise: out[(y, x)][c] = sum over taps of w[tap][c] * in[tap under (y, x)][c]
 //
@@ -24,12 +24,12 @@ Span span(int64_t at, int64_t stride, int64_t pad, int64_t k, int64_t n) {
     return {start, first, least(k, n - start)};
 }
 
-// One pixel's window, k * k * C floats.
+// One pixel's window, k_x * k_y * C floats.
 void gather(const float *in, const G3nWindow &w, int64_t oy, int64_t ox, float *out) {
-    const Span y = span(oy, w.stride, w.pad_top, w.k, w.height);
-    const Span x = span(ox, w.stride, w.pad_left, w.k, w.width);
-    const size_t row = static_cast<size_t>(w.k * w.channels) * sizeof(float);
-    for (int64_t ky = 0; ky < w.k; ky++, out += w.k * w.channels) {
+    const Span y = span(oy, w.step_y, w.pad_top, w.k_y, w.height);
+    const Span x = span(ox, w.step_x, w.pad_left, w.k_x, w.width);
+    const size_t row = static_cast<size_t>(w.k_x * w.channels) * sizeof(float);
+    for (int64_t ky = 0; ky < w.k_y; ky++, out += w.k_x * w.channels) {
         if (ky < y.first || ky >= y.last) {
             memset(out, 0, row);
             continue;
@@ -46,15 +46,15 @@ void gather(const float *in, const G3nWindow &w, int64_t oy, int64_t ox, float *
 template <int N, class P>
 void depthwise_columns(const float *in, const float *weights, const G3nWindow &w, int64_t oy,
                        int64_t c, P part, float *out) {
-    const Span y = span(oy, w.stride, w.pad_top, w.k, w.height);
+    const Span y = span(oy, w.step_y, w.pad_top, w.k_y, w.height);
     const int64_t C = w.channels;
     for (int64_t ox = 0; ox < w.out_width; ox++) {
-        const Span x = span(ox, w.stride, w.pad_left, w.k, w.width);
+        const Span x = span(ox, w.step_x, w.pad_left, w.k_x, w.width);
         Vec sum[N];
         for (int i = 0; i < N; i++) sum[i] = splat(0);
         for (int64_t ky = y.first; ky < y.last; ky++) {
             const float *row = in + ((y.start + ky) * w.width + x.start) * C + c;
-            const float *taps = weights + ky * w.k * C + c;
+            const float *taps = weights + ky * w.k_x * C + c;
             for (int64_t kx = x.first; kx < x.last; kx++)
                 for (int i = 0; i < N; i++)
                     sum[i] = fma(load(row + kx * C + i * WIDTH, part),
@@ -78,7 +78,7 @@ void depthwise_row(const float *in, const float *weights, const G3nWindow &w, in
 } // namespace
 
 extern "C" void g3n_patches(const float *in, const G3nWindow *w, float *out, int ith, int nth) {
-    const int64_t length = w->k * w->k * w->channels;
+    const int64_t length = w->k_x * w->k_y * w->channels;
     const Share mine = share_rows(w->out_height, 0, ith, nth);
     for (int64_t y = mine.t0; y < mine.t1; y++)
         for (int64_t x = 0; x < w->out_width; x++)
@@ -87,7 +87,7 @@ extern "C" void g3n_patches(const float *in, const G3nWindow *w, float *out, int
 
 extern "C" void g3n_patches_q8(const float *in, const G3nWindow *w, void *out, void *scratch,
                                int ith, int nth) {
-    const int64_t length = w->k * w->k * w->channels;
+    const int64_t length = w->k_x * w->k_y * w->channels;
     const size_t row = g3n_q8_row_bytes(length);
     const Share mine = share_rows(w->out_height, 0, ith, nth);
     float *patch = static_cast<float *>(scratch);

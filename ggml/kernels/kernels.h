@@ -124,22 +124,58 @@ void g3n_norm_scale_add(const float *x, const float *y, const float *norm, const
 
 // ---- Convolutions over maps of pixels, channels last: convolution.cpp.
 
-// A square window of k * k taps over a map of width * height pixels.
+// A window of k_x * k_y taps over a map of width * height pixels, moved by step_x across and by
+// step_y down.
 typedef struct {
-    int64_t channels, width, height, k, stride, pad_left, pad_top, out_width, out_height;
+    int64_t channels, width, height, k_x, k_y, step_x, step_y, pad_left, pad_top, out_width,
+        out_height;
 } G3nWindow;
 
-// in [C, width * height]; out [k * k * C, out_width * out_height]: the pixels under each window.
+// in [C, width * height]; out [k_x * k_y * C, out_width * out_height]: the pixels under each window.
 void g3n_patches(const float *in, const G3nWindow *w, float *out, int ith, int nth);
 
-// The same in 8 bits, as the products take it: rows of g3n_q8_row_bytes(k * k * C), a multiple of
-// 32 values. Scratch for each thread: k * k * C floats.
+// The same in 8 bits, as the products take it: rows of g3n_q8_row_bytes(k_x * k_y * C), a
+// multiple of 32 values. Scratch for each thread: k_x * k_y * C floats.
 void g3n_patches_q8(const float *in, const G3nWindow *w, void *out, void *scratch, int ith,
                     int nth);
 
-// weights [C, k * k]; out [C, out_width * out_height].
+// weights [C, k_x * k_y]; out [C, out_width * out_height].
 void g3n_depthwise(const float *in, const float *weights, const G3nWindow *w, float *out, int ith,
                    int nth);
+
+// ---- The conformer: conformer.cpp.
+
+// Sums of x [width, T] over each row, or, given these as `sums`, of the squares of what each value
+// is away from the mean of all rows up to its own. out [T].
+void g3n_frame_sums(const float *x, int64_t width, int64_t T, const float *sums, float *out,
+                    int ith, int nth);
+
+// The cumulative group norm with those two, then relu: x, out [width, T], w [C] repeated over a
+// row. out may be x.
+void g3n_cumulative_norm_relu(const float *x, const float *sums, const float *squares,
+                              const float *w, float eps, int64_t C, int64_t width, int64_t T,
+                              float *out, int ith, int nth);
+
+// out = x / (1 + e^-x), n values. out may be x.
+void g3n_silu(const float *x, int64_t n, float *out, int ith, int nth);
+
+// out = a / (1 + e^-b), a the first half of each row of x [2 * width, T], b the second.
+void g3n_glu(const float *x, int64_t width, int64_t T, float *out, int ith, int nth);
+
+// Of every step-th row of x [E, T] (0, step, ...): silu(RMS(clip(y); norm)) with y the sum of w[i]
+// times the row K - 1 - i before it, i < K; w [E, K], rows before the first are 0. clip: to
+// +-bound. out [E, rows].
+void g3n_light_convolution(const float *x, const float *w, int64_t K, const float *norm, float eps,
+                           float bound, int64_t step, int64_t E, int64_t T, float *out, int ith,
+                           int nth);
+
+// Attention within a span of rows: q, k, v, out [d, H, T], r [d, H, past + 1 + future], scale [d].
+// Row t sees rows t - past .. t + future that there are, with the scores
+// cap tanh((scale q_t) (k_j + r[past - t + j]) / cap). Scratch for each thread: d + past + 1 +
+// future floats, rounded up to a multiple of 16, and 16 more.
+void g3n_local_attention(const float *q, const float *k, const float *v, const float *r,
+                         const float *scale, float cap, int64_t past, int64_t future, int64_t d,
+                         int64_t H, int64_t T, float *out, void *scratch, int ith, int nth);
 
 // ---- Attention over a cache: attention.cpp.
 

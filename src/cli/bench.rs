@@ -14,7 +14,8 @@ use super::progress::Progress;
 use super::{Status, usage_error};
 use crate::bench::{self, Kind, Measurement, Options, PictureTimes, floor};
 use crate::model::text::{Decoder, TextModel};
-use crate::model::vision::{Encoder, EncoderOptions, VisionModel};
+use crate::model::tower::EncoderOptions;
+use crate::model::vision::{Encoder, VisionModel};
 use crate::session::{CacheType, TowerOptions};
 use crate::tokenizer::TokenId;
 

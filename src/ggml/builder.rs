@@ -237,6 +237,15 @@ impl<'b> Tensor<'b> {
         self.unary(sys::ggml_relu)
     }
 
+    pub fn sigmoid(self) -> Self {
+        self.unary(sys::ggml_sigmoid)
+    }
+
+    /// `x · sigmoid(x)`.
+    pub fn silu(self) -> Self {
+        self.unary(sys::ggml_silu)
+    }
+
     /// Mean over each row: `[1, …]`.
     pub fn mean(self) -> Self {
         self.unary(sys::ggml_mean)
@@ -262,6 +271,16 @@ impl<'b> Tensor<'b> {
         self.b.wrap(unsafe {
             let copy = sys::ggml_scale(self.ctx(), self.raw(), 1.0);
             sys::ggml_clamp(self.ctx(), copy, low, f32::MAX)
+        })
+    }
+
+    /// Values beyond ±`bound` become it.
+    pub fn clip(self, bound: f32) -> Self {
+        assert_eq!(self.ty(), Type::F32);
+        // SAFETY: an f32 node; ggml clamps in place, hence the copy first.
+        self.b.wrap(unsafe {
+            let copy = sys::ggml_scale(self.ctx(), self.raw(), 1.0);
+            sys::ggml_clamp(self.ctx(), copy, -bound, bound)
         })
     }
 
@@ -332,6 +351,14 @@ impl<'b> Tensor<'b> {
         }
         ne[dim] = len;
         self.view(ne, [nb[1], nb[2], nb[3]], offset)
+    }
+
+    /// Rows 0, step, 2·step … of a matrix, a view.
+    pub fn every_row(self, step: usize) -> Self {
+        let ([n, rows, n2, n3], nb) = (self.ne(), self.header().nb);
+        assert!(step > 0 && n2 * n3 == 1, "rows of a matrix, not {:?}", self.ne());
+        let (rows, stride) = (rows.div_ceil(step), nb[1] * step);
+        self.view([n, rows, 1, 1], [stride, stride * rows, stride * rows], 0)
     }
 
     /// A view with dimensions in another order: result dimension `i` is dimension `order[i]`.

@@ -2,7 +2,7 @@
 //!
 //! A convolution is a product with the pixels under each window ([`Tensor::patches`]), a depthwise
 //! one has a kernel of its own. Interfaces: `ggml/kernels/kernels.h`; the plain twins are in
-//! `model/vision/`.
+//! `model/tower/`.
 
 use std::ffi::{c_int, c_void};
 
@@ -11,15 +11,18 @@ use super::product_nodes::{LINE, Quantized, aligned};
 use super::products::g3n_q8_row_bytes;
 use super::types::Type;
 
-/// A square window over a map, with "same" padding: `out = ⌈n / stride⌉`, the padding
-/// `max((out − 1)·stride + k − n, 0)`, the smaller half of it before.
+/// A window over a map; lengths across, then down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    pub width: usize,
-    pub height: usize,
-    /// Taps along each side.
-    pub kernel: usize,
-    pub stride: usize,
+    /// Pixels of the map.
+    pub map: [usize; 2],
+    /// Taps.
+    pub kernel: [usize; 2],
+    pub stride: [usize; 2],
+    /// Zeros before the map's first pixels.
+    pub before: [usize; 2],
+    /// Zeros after its last.
+    pub after: [usize; 2],
 }
 
 #[repr(C)]
@@ -27,8 +30,10 @@ struct RawWindow {
     channels: i64,
     width: i64,
     height: i64,
-    k: i64,
-    stride: i64,
+    k_x: i64,
+    k_y: i64,
+    step_x: i64,
+    step_y: i64,
     pad_left: i64,
     pad_top: i64,
     out_width: i64,
@@ -78,44 +83,55 @@ unsafe extern "C" {
 }
 
 impl Window {
+    /// A square one with "same" padding: `out = ⌈n / stride⌉`, the padding
+    /// `max((out − 1)·stride + k − n, 0)`, the smaller half of it before.
+    pub fn same(map: [usize; 2], kernel: usize, stride: usize) -> Self {
+        let padding = map.map(|n| {
+            let out = n.div_ceil(stride).max(1);
+            ((out - 1) * stride + kernel).saturating_sub(n)
+        });
+        let (before, after) = (padding.map(|n| n / 2), padding.map(|n| n - n / 2));
+        Self { map, kernel: [kernel; 2], stride: [stride; 2], before, after }
+    }
+
     /// Columns and rows of the result.
     pub fn out(&self) -> (usize, usize) {
-        (self.width.div_ceil(self.stride), self.height.div_ceil(self.stride))
+        let out = |axis: usize| {
+            let padded = self.map[axis] + self.before[axis] + self.after[axis];
+            padded.checked_sub(self.kernel[axis]).map_or(0, |rest| rest / self.stride[axis] + 1)
+        };
+        (out(0), out(1))
+    }
+
+    /// Taps in all.
+    pub fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
     }
 
     /// The input pixel under a tap of the window at an output pixel; `None`: in the padding.
     pub fn pixel(&self, (x, y): (usize, usize), (kx, ky): (usize, usize)) -> Option<usize> {
-        let (pad_left, pad_top) = self.pads();
-        let inside = |at: usize, tap: usize, pad: usize, n: usize| {
-            (at * self.stride + tap).checked_sub(pad).filter(|&pixel| pixel < n)
+        let inside = |axis: usize, at: usize, tap: usize| {
+            let pixel = (at * self.stride[axis] + tap).checked_sub(self.before[axis]);
+            pixel.filter(|&pixel| pixel < self.map[axis])
         };
-        let column = inside(x, kx, pad_left, self.width)?;
-        let row = inside(y, ky, pad_top, self.height)?;
-        Some(row * self.width + column)
-    }
-
-    /// Padding on the left and at the top.
-    fn pads(&self) -> (usize, usize) {
-        let (out_width, out_height) = self.out();
-        let pad = |out: usize, n: usize| {
-            ((out.max(1) - 1) * self.stride + self.kernel).saturating_sub(n) / 2
-        };
-        (pad(out_width, self.width), pad(out_height, self.height))
+        Some(inside(1, y, ky)? * self.map[0] + inside(0, x, kx)?)
     }
 
     fn raw(&self, channels: usize) -> RawWindow {
-        let (pad_left, pad_top) = self.pads();
+        let long = |n: usize| n as i64;
         let (out_width, out_height) = self.out();
         RawWindow {
-            channels: channels as i64,
-            width: self.width as i64,
-            height: self.height as i64,
-            k: self.kernel as i64,
-            stride: self.stride as i64,
-            pad_left: pad_left as i64,
-            pad_top: pad_top as i64,
-            out_width: out_width as i64,
-            out_height: out_height as i64,
+            channels: long(channels),
+            width: long(self.map[0]),
+            height: long(self.map[1]),
+            k_x: long(self.kernel[0]),
+            k_y: long(self.kernel[1]),
+            step_x: long(self.stride[0]),
+            step_y: long(self.stride[1]),
+            pad_left: long(self.before[0]),
+            pad_top: long(self.before[1]),
+            out_width: long(out_width),
+            out_height: long(out_height),
         }
     }
 }
@@ -123,27 +139,27 @@ impl Window {
 impl<'b> Tensor<'b> {
     fn assert_map(self, window: &Window) -> usize {
         let [channels, pixels, n2, n3] = self.ne();
-        assert!(pixels == window.width * window.height && n2 * n3 == 1, "{:?}", self.ne());
+        assert!(pixels == window.map[0] * window.map[1] && n2 * n3 == 1, "{:?}", self.ne());
         assert!(self.ty() == Type::F32 && self.is_contiguous(), "kernels read contiguous f32");
         channels
     }
 
-    /// The pixels under each window, tap by tap: `[k²·C, pixels of the result]`.
+    /// The pixels under each window, tap by tap: `[taps·C, pixels of the result]`.
     pub fn patches(self, window: Window) -> Self {
         let channels = self.assert_map(&window);
         let (width, height) = window.out();
         let raw = window.raw(channels);
-        let ne = [window.kernel * window.kernel * channels, width * height, 1, 1];
+        let ne = [window.taps() * channels, width * height, 1, 1];
         self.b.custom(Type::F32, ne, &[self], 0, move |run| {
             // SAFETY: the map was checked above, the node has a row of patches a pixel.
             unsafe { g3n_patches(run.source(0), &raw, run.out(), run.ith, run.nth) }
         })
     }
 
-    /// The same in 8 bits; `k²·C` is a multiple of 32.
+    /// The same in 8 bits; `taps·C` is a multiple of 32.
     pub fn patches_q8(self, window: Window) -> Quantized<'b> {
         let channels = self.assert_map(&window);
-        let k = window.kernel * window.kernel * channels;
+        let k = window.taps() * channels;
         assert!(k.is_multiple_of(32), "rows of {k} in blocks of 32");
         let (width, height) = window.out();
         let rows = width * height;
@@ -161,10 +177,10 @@ impl<'b> Tensor<'b> {
         Quantized { bytes, k, rows }
     }
 
-    /// Each channel under a window of its own, weights f32 `[C, k²]`: `[C, pixels of the result]`.
+    /// Each channel under a window of its own, weights f32 `[C, taps]`: `[C, pixels of the result]`.
     pub fn depthwise(self, weights: Self, window: Window) -> Self {
         let channels = self.assert_map(&window);
-        assert_eq!(weights.ne(), [channels, window.kernel * window.kernel, 1, 1]);
+        assert_eq!(weights.ne(), [channels, window.taps(), 1, 1]);
         assert!(weights.ty() == Type::F32 && weights.is_contiguous());
         let (width, height) = window.out();
         let raw = window.raw(channels);

@@ -10,6 +10,7 @@
 //! The C side is compiled by build.rs from a pinned Cargo package: ggml/README.md.
 
 mod builder;
+mod conformer;
 mod convolution;
 mod fused;
 mod graph;
@@ -27,6 +28,7 @@ mod threads;
 mod types;
 
 pub use builder::{Builder, Tensor};
+pub use conformer::Span;
 pub use convolution::Window;
 pub use graph::{Element, Graph, Input, Output, RunError};
 pub use machine::check_machine;

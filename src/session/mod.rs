@@ -45,5 +45,5 @@ pub use towers::{TowerOptions, Towers};
 pub use vocabulary::{VocabularyError, vocabulary};
 
 pub use crate::model::text::{CacheType, DecoderOptions, Kernels};
-pub use crate::model::vision::Precision;
+pub use crate::model::tower::Precision;
 pub use crate::tokenizer::TokenId;

@@ -11,7 +11,8 @@ use super::error::Error;
 use super::media::SoftTokens;
 use crate::gguf::Gguf;
 use crate::model::scope::Kernels;
-use crate::model::vision::{Encoder, EncoderOptions, Precision, VisionConfig, VisionModel};
+use crate::model::tower::{EncoderOptions, Precision};
+use crate::model::vision::{Encoder, VisionConfig, VisionModel};
 use crate::model::{OpenError, StepError};
 use crate::tokenizer::TokenId;
 

@@ -5,13 +5,13 @@
 
 mod compare;
 pub mod reference;
-mod sight;
+mod senses;
 
 use std::path::Path;
 use std::sync::Arc;
 
 pub use reference::Reference;
-pub use sight::{Rows, Sight};
+pub use senses::{Rows, Senses};
 
 use crate::gguf::{self, Gguf};
 use crate::model::slice::Slice;
@@ -35,13 +35,13 @@ pub enum Error {
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
-    Picture(#[from] crate::media::Error),
+    Media(#[from] crate::media::Error),
     #[error("{file}: {source}")]
     Step { file: String, source: StepError },
     #[error("{file}: made for another model (its fingerprint is {expected}, the model's {found})")]
     Fingerprint { file: String, expected: String, found: String },
-    #[error("{file}: has pictures or sounds, which need the towers' file")]
-    Media { file: String },
+    #[error("{file}: has pictures or sounds, which need a file with their towers")]
+    NoTowers { file: String },
     #[error("{file}: tap {tap}: its shape is {found:?}, the model's {expected:?}")]
     Shape { file: String, tap: String, found: Vec<usize>, expected: Vec<usize> },
 }
@@ -123,7 +123,7 @@ pub struct Subject<'a> {
     pub gguf: &'a Arc<Gguf>,
     /// A smaller model inside it.
     pub slice: Option<&'a Slice>,
-    /// They show it a reference's pictures.
+    /// They show it a reference's pictures and sounds.
     pub towers: Option<&'a Arc<Gguf>>,
 }
 
@@ -145,11 +145,11 @@ pub fn run(subject: Subject<'_>, path: &Path, options: Options) -> Result<Report
     }
     let model = TextModel::open_slice(gguf, slice)?;
     let rows = match towers {
-        Some(towers) if Sight::concerns(towers, &reference)? => {
-            let mut sight = Sight::open(towers, model.config().embedding, options)?;
-            sight.rows(&reference, path.parent().unwrap_or(Path::new(".")), &file)?
+        Some(towers) if Senses::concerns(towers, &reference)? => {
+            let mut senses = Senses::open(towers, model.config().embedding, options)?;
+            senses.rows(&reference, path.parent().unwrap_or(Path::new(".")), &file)?
         }
-        None if !reference.media.is_empty() => return Err(Error::Media { file }),
+        None if !reference.media.is_empty() => return Err(Error::NoTowers { file }),
         Some(_) | None => Rows::new(),
     };
     compare_model(model, &reference, &rows, &file, options)

@@ -1,48 +1,28 @@
 //! What the tower sees: every recorded value of the reference within 1e-4, relative to the
 //! greatest; soft tokens in 8 bits within what is stated.
 
-use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 
-use crate::npz::{Array, Npz, Values};
+use crate::npz::{Array, Npz};
+use crate::towers::{EMBEDDING, TOLERANCE, converted_towers, floats, relative};
 use crate::{KERNELS, assert_parity, models, options, shared};
-use gemma3n::checkpoint::{Checkpoint, Float};
-use gemma3n::files::{convert, execute};
-use gemma3n::gguf::{Gguf, TensorType};
+use gemma3n::checkpoint::Float;
+use gemma3n::gguf::Gguf;
 use gemma3n::model::scope::{Kernels, TapValue};
 use gemma3n::model::text::{CacheType, Decoder, DecoderOptions, Logits, TextModel, Tokens};
-use gemma3n::model::vision::{Encoder, EncoderOptions, Precision, VisionModel};
+use gemma3n::model::tower::{EncoderOptions, Precision};
+use gemma3n::model::vision::{Encoder, VisionModel};
 use gemma3n::tokenizer::TokenId;
-use gemma3n::verify::{self, Options, Sight};
+use gemma3n::verify::{self, Options, Senses};
 
-const TOLERANCE: f32 = 1e-4;
 /// What the archives hold beside the tower's values.
 const PICTURES: [&str; 2] = ["pixel_values", "decoded_rgb"];
-/// The oracle's sizes.
-const EMBEDDING: usize = 128;
+/// The oracle's size of pictures.
 const SIDE: usize = 192;
-
-/// The towers of a checkpoint, in F32.
-fn converted_towers(checkpoint: &Path, folder: &Path) -> Arc<Gguf> {
-    let target = folder.join("mmproj.gguf");
-    let checkpoint = Checkpoint::open(checkpoint).unwrap();
-    let plan = convert::towers::plan(&checkpoint, TensorType::F32).unwrap().unwrap();
-    let mut go_on = |_: u64, _: u64| ControlFlow::Continue(());
-    execute::execute(&plan, &checkpoint.weights, &target, true, &mut go_on).unwrap();
-    Arc::new(Gguf::open(&target).unwrap())
-}
 
 fn encoder(towers: &Arc<Gguf>, kernels: Kernels, precision: Precision) -> Encoder {
     let model = VisionModel::open(towers, EMBEDDING, precision).unwrap();
     Encoder::new(model, EncoderOptions { threads: 1, kernels })
-}
-
-fn floats(array: &Array) -> &[f32] {
-    match &array.values {
-        Values::F32(values) => values,
-        other => panic!("{}: {other:?}", array.name),
-    }
 }
 
 /// `[C, H, W]` → the channels of a pixel together.
@@ -93,14 +73,6 @@ fn error(array: &Array, taps: &[TapValue]) -> f32 {
             .collect(),
     };
     relative(&ours, floats(array))
-}
-
-fn relative(ours: &[f32], theirs: &[f32]) -> f32 {
-    assert_eq!(ours.len(), theirs.len());
-    let greatest = theirs.iter().fold(0f32, |m, b| m.max(b.abs()));
-    let difference = ours.iter().zip(theirs).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
-    assert!(ours.iter().all(|value| value.is_finite()));
-    difference / greatest
 }
 
 #[test]
@@ -169,7 +141,7 @@ fn pictures_in_a_prompt_are_answered_as_the_reference_does() {
         let [reference] = &mut references[..] else { panic!("{case} is one prompt") };
         reference.media = files.iter().map(|&name| name.to_owned()).collect();
         for kernels in KERNELS {
-            let mut sight = Sight::open(&towers, EMBEDDING, options(kernels)).unwrap();
+            let mut senses = Senses::open(&towers, EMBEDDING, options(kernels)).unwrap();
             let mut encoder = encoder(&towers, kernels, Precision::Exact);
             let mut seen = Vec::new();
             for picture in pictures {
@@ -177,8 +149,8 @@ fn pictures_in_a_prompt_are_answered_as_the_reference_does() {
                 let pixels = channels_last(floats(npz.get("pixel_values").unwrap()), 3);
                 seen.extend(encoder.encode(&pixels, SIDE).unwrap());
             }
-            let exact = sight.place(reference, &seen, case).unwrap();
-            let read = sight.rows(reference, &oracle.join("assets"), case).unwrap();
+            let exact = senses.place(reference, &seen, &[], case).unwrap();
+            let read = senses.rows(reference, &oracle.join("assets"), case).unwrap();
             for (rows, tolerance) in [(exact, None), (read, Some(tolerance))] {
                 let options = Options { tolerance, ..options(kernels) };
                 let report =
@@ -203,8 +175,8 @@ fn soft_tokens_are_read_in_any_batches() {
     let reference = &mut references[0];
     reference.media = vec!["alpha.png".to_owned(), "grey.jpg".to_owned()];
     let kernels = Kernels::Auto;
-    let mut sight = Sight::open(&towers, EMBEDDING, options(kernels)).unwrap();
-    let rows = sight.rows(reference, &shared.join("oracle/assets"), "full_image2").unwrap();
+    let mut senses = Senses::open(&towers, EMBEDDING, options(kernels)).unwrap();
+    let rows = senses.rows(reference, &shared.join("oracle/assets"), "full_image2").unwrap();
     let embeddings: Vec<_> = rows.iter().map(|(token, row)| (*token, &row[..])).collect();
     let ids: Vec<TokenId> = reference.tokens.iter().map(|&id| TokenId(id as u32)).collect();
     let logits = |batch: usize| {

@@ -7,12 +7,13 @@
 //! R is a depthwise 3 × 3 convolution of stride 2 with its norm, or nothing. d is the key's width,
 //! not C/h. Reference: timm's `MobileAttention`, `MultiQueryAttention2d`; reference.md §7.3.
 
-use super::convolution::{Constants, depthwise};
+use super::convolution::depthwise;
 use super::norm::{norm, norm_scale_add};
 use super::weights::{Attention, Reduced};
 use super::{Map, Scope};
 use crate::ggml::Tensor;
 use crate::model::scope::Activations;
+use crate::model::tower::convolution::Constants;
 
 pub fn attention<'b>(
     s: &Scope<'b>,

@@ -26,6 +26,14 @@ pub const TOWER_EPS: f32 = 1e-6;
 const MOST_PIXELS: u32 = 4096;
 
 impl VisionConfig {
+    /// Whether the file says that it has a vision tower.
+    ///
+    /// # Errors
+    /// A key of another type.
+    pub fn present(gguf: &Gguf) -> Result<bool, OpenError> {
+        Ok(gguf.metadata().str("clip.vision.projector_type")?.is_some())
+    }
+
     /// Reads and checks the keys.
     ///
     /// # Errors

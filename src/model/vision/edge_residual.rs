@@ -6,11 +6,12 @@
 //! ```
 //! Reference: timm's `EdgeResidual`; reference.md §7.3.
 
-use super::convolution::{Constants, convolution};
+use super::convolution::convolution;
 use super::norm::{norm_gelu, norm_scale_add};
 use super::weights::EdgeResidual;
 use super::{Map, Scope};
 use crate::model::scope::Activations;
+use crate::model::tower::convolution::Constants;
 
 pub fn edge_residual<'b>(
     s: &Scope<'b>,

@@ -4,20 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::config::VisionConfig;
-use super::convolution::{Constant, Constants};
-use super::embedder::{hard_tokens, soft_tokens};
 use super::tower::tower;
 use super::{Map, Scope, VisionModel};
 use crate::ggml::{Builder, Graph, Input, Output, Threads, Type};
 use crate::model::error::StepError;
 use crate::model::scope::{Kernels, Reading, Tap, TapValue};
-
-/// How an encoder runs.
-#[derive(Clone, Copy, Debug)]
-pub struct EncoderOptions {
-    pub threads: usize,
-    pub kernels: Kernels,
-}
+use crate::model::tower::EncoderOptions;
+use crate::model::tower::convolution::Constants;
+use crate::model::tower::embedder::{hard_tokens, soft_tokens};
 
 /// A tower with its threads and the graph of the size used last.
 pub struct Encoder {
@@ -113,12 +107,7 @@ impl Encoder {
             None => TowerGraph::new(&self.model, self.kernels, &self.threads, side, taps)?,
         };
         graph.graph.write(graph.pixels, pixels);
-        for (input, constant) in &graph.constants {
-            match constant {
-                Constant::Indices(indices) => graph.graph.write(*input, indices),
-                Constant::Zeros(n) => graph.graph.write(*input, &vec![0f32; *n]),
-            }
-        }
+        graph.constants.write(&mut graph.graph);
         graph.graph.run(&mut self.threads)?;
         Ok(self.graph.insert(graph))
     }
@@ -152,11 +141,14 @@ impl TowerGraph {
         let b = Builder::new(NODES_A_BLOCK * blocks, threads);
         let reads = if taps { Reading::Taps } else { Reading::Logits };
         let s = Scope::new(&b, config, config.eps, kernels, reads);
-        let mut constants = Constants::new();
+        let mut constants = Constants::default();
         let (x, pixels) = b.input(Type::F32, [3, side * side, 1, 1]);
         let picture = Map { x, width: side, height: side };
         let features = tower(&s, &mut constants, weights, picture);
-        let soft = soft_tokens(&s, &weights.embedder, features);
+        // The reference scales a picture's features, and no sound's (`get_image_features`).
+        let [width, ..] = features.ne();
+        let scaled = features.scale((width as f32).sqrt());
+        let soft = soft_tokens(&s, &weights.embedder, scaled);
         s.tap("soft_tokens", soft);
         let soft_tokens = b.output(soft);
         let (taps, _) = s.into_readings();

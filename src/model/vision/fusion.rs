@@ -7,12 +7,12 @@
 //! The norm comes after the pooling. Reference: timm's `MobileNetV5MultiScaleFusionAdapter`;
 //! reference.md §7.5.
 
-use super::convolution::{Constants, pixels};
 use super::inverted_residual::inverted_residual;
 use super::norm::norm;
 use super::weights::Fusion;
 use super::{Map, Scope};
 use crate::ggml::Tensor;
+use crate::model::tower::convolution::{Constants, pixels};
 
 /// `[C, grid²]`.
 pub fn fuse<'b>(

@@ -6,11 +6,12 @@
 //! ```
 //! Reference: timm's `UniversalInvertedResidual`; reference.md §7.3.
 
-use super::convolution::{Constants, depthwise};
+use super::convolution::depthwise;
 use super::norm::{norm, norm_gelu, norm_scale_add};
 use super::weights::InvertedResidual;
 use super::{Map, Scope};
 use crate::model::scope::Activations;
+use crate::model::tower::convolution::Constants;
 
 pub fn inverted_residual<'b>(
     s: &Scope<'b>,

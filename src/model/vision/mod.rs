@@ -1,4 +1,4 @@
-//! The vision tower: MobileNetV5 over a picture's pixels, and the embedder that turns its output
+//! The vision tower: MobileNetV5 over a picture's pixels, whose output the embedder turns
 //! into soft tokens. One file a mechanism, [`tower`] reads them in order.
 //!
 //! Maps hold a pixel's channels together, pixels row by row: `[C, width·height]`. So 1 × 1
@@ -11,7 +11,6 @@ mod attention;
 mod config;
 mod convolution;
 mod edge_residual;
-mod embedder;
 mod encoder;
 mod fusion;
 mod inverted_residual;
@@ -20,12 +19,13 @@ mod tower;
 mod weights;
 
 pub use config::VisionConfig;
-pub use encoder::{Encoder, EncoderOptions};
-pub use weights::{Precision, VisionWeights};
+pub use encoder::Encoder;
+pub use weights::VisionWeights;
 
 use std::sync::Arc;
 
 use super::error::OpenError;
+use super::tower::Precision;
 use crate::ggml::Tensor;
 use crate::gguf::Gguf;
 

@@ -1,7 +1,7 @@
 //! The whole tower, from pixels to the fused map: reading this is reading reference.md §7.
 
 use super::attention::attention;
-use super::convolution::{Constants, convolution};
+use super::convolution::convolution;
 use super::edge_residual::edge_residual;
 use super::fusion::fuse;
 use super::inverted_residual::inverted_residual;
@@ -9,6 +9,7 @@ use super::norm::norm_gelu;
 use super::weights::{Block, VisionWeights};
 use super::{Map, Scope};
 use crate::ggml::Tensor;
+use crate::model::tower::convolution::Constants;
 
 /// Pixels `[3, side²]` in [0, 1] → features `[Dm, grid²]`.
 pub fn tower<'b>(

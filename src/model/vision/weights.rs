@@ -1,27 +1,17 @@
 //! The tower's tensors: which blocks there are is read off their names, their shapes must chain.
 //! Names and shapes: gguf.md §4.4 (kernels `[kw, kh, Cin, Cout]`, pointwise ones two 1s first).
 //!
-//! Pointwise kernels are used where they lie in the mapping, or turned to 8 bits once, at the
-//! opening. The few with a window are copied with the channels first, as maps have them.
+//! Pointwise kernels are matrices. The few with a window are copied with the channels first, as maps have them.
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use super::config::VisionConfig;
-use crate::ggml::{self, Stored, Type};
+use crate::ggml::Stored;
 use crate::gguf::{Gguf, Tensor};
 use crate::model::error::{Fault, OpenError};
-
-/// In which precision products are computed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// Weights as they are, activations in f32.
-    Exact,
-    /// Weights and activations in 8 bits with a scale for each 32; sums are exact.
-    #[default]
-    Int8,
-}
+use crate::model::tower::Precision;
+use crate::model::tower::embedder::Embedder;
+use crate::model::tower::loader::Loader;
 
 /// A convolution with a full window.
 pub struct Convolution {
@@ -83,15 +73,6 @@ pub struct Fusion {
     pub norm: Stored,
 }
 
-/// Vision's embedder of soft and hard tokens.
-pub struct Embedder {
-    /// `[Dm, ids]`, f32
-    pub table: Stored,
-    pub hard_norm: Stored,
-    pub soft_norm: Stored,
-    pub projection: Stored,
-}
-
 /// All weights of the tower and its embedder.
 pub struct VisionWeights {
     pub stem: Convolution,
@@ -139,14 +120,10 @@ impl VisionWeights {
         let (ffn, width) = l.inverted_residual("v.msfa.ffn.", fine + coarse, 1)?;
         let fusion = Fusion { ffn, norm: l.vector("v.msfa.norm.weight", width)? };
         l.check_grid(config, stages.len())?;
-        let embedder = l.embedder(width, embedding)?;
+        let embedder = l.embedder("mm", width, embedding)?;
         Ok(Self { stem, stem_bias, stem_norm, stages, fusion, embedder })
     }
 }
-
-/// What one task turns while the tower is opened.
-const ROWS: usize = 64;
-const VALUES: usize = 1 << 16;
 
 /// Kinds of blocks, told apart by a tensor that only they have.
 #[derive(Clone, Copy)]
@@ -162,108 +139,7 @@ const KINDS: [(&str, Kind); 3] = [
     ("attn.query.proj.weight", Kind::Attention),
 ];
 
-struct Loader<'a> {
-    gguf: &'a Arc<Gguf>,
-    precision: Precision,
-}
-
 impl Loader<'_> {
-    fn fault(&self, fault: Fault) -> OpenError {
-        OpenError::Model { file: self.gguf.path().to_path_buf(), fault }
-    }
-
-    fn missing(&self, name: &str) -> OpenError {
-        self.fault(Fault::MissingTensor(name.to_owned()))
-    }
-
-    fn no_memory(&self, tensor: &Tensor, bytes: usize) -> OpenError {
-        self.fault(Fault::Memory { name: tensor.name.clone(), bytes })
-    }
-
-    fn misshapen(&self, tensor: &Tensor, expected: &[usize]) -> OpenError {
-        let shown = (tensor.n_dims as usize).clamp(1, 4);
-        self.fault(Fault::Shape {
-            name: tensor.name.clone(),
-            expected: expected.iter().map(|&n| n as u64).collect(),
-            found: tensor.ne[..shown].to_vec(),
-        })
-    }
-
-    fn find(&self, name: &str) -> Result<(&Tensor, Type), OpenError> {
-        let tensor = self.gguf.tensor(name).ok_or_else(|| self.missing(name))?;
-        match Type::weight_from_id(tensor.ty.id()) {
-            Some(ty) => Ok((tensor, ty)),
-            None => Err(self.fault(Fault::Type {
-                name: name.to_owned(),
-                found: tensor.ty.name().to_owned(),
-                role: "a weight",
-            })),
-        }
-    }
-
-    fn optional<T>(
-        &self,
-        name: &str,
-        load: impl FnOnce(&str) -> Result<T, OpenError>,
-    ) -> Result<Option<T>, OpenError> {
-        self.gguf.tensor(name).map(|_| load(name)).transpose()
-    }
-
-    fn values(&self, tensor: &Tensor, ty: Type) -> Vec<f32> {
-        let mut values = vec![0.0; tensor.n_elements() as usize];
-        let task = VALUES.next_multiple_of(ty.block_len());
-        values
-            .par_chunks_mut(task)
-            .zip(self.gguf.data(tensor).par_chunks(ty.row_bytes(task)))
-            .for_each(|(values, packed)| ty.to_f32(packed, values));
-        values
-    }
-
-    /// So many values in whatever shape: gammas and biases are written as `[C]` and `[1, 1, C]`.
-    fn vector(&self, name: &str, len: usize) -> Result<Stored, OpenError> {
-        let (tensor, ty) = self.find(name)?;
-        if tensor.n_elements() != len as u64 {
-            return Err(self.misshapen(tensor, &[len]));
-        }
-        let values = self.values(tensor, ty);
-        Stored::from_f32([len, 1, 1, 1], &values).ok_or_else(|| self.no_memory(tensor, len * 4))
-    }
-
-    /// A matrix `[k, m]`, in the precision asked for.
-    fn matrix(&self, tensor: &Tensor, ty: Type, k: usize, m: usize) -> Result<Stored, OpenError> {
-        let ne = [k, m, 1, 1];
-        let bytes = self.gguf.data(tensor);
-        let int8 = self.precision == Precision::Int8 && !ty.is_quantized();
-        if int8 && k.is_multiple_of(Type::Q8_0.block_len()) {
-            return self.quantized(tensor, &self.values(tensor, ty), ne);
-        }
-        Stored::over(self.gguf, ty, ne, |gguf| gguf.data(tensor))
-            .or_else(|| Stored::copied(ty, ne, bytes))
-            .ok_or_else(|| self.no_memory(tensor, bytes.len()))
-    }
-
-    fn quantized(
-        &self,
-        tensor: &Tensor,
-        values: &[f32],
-        ne: [usize; 4],
-    ) -> Result<Stored, OpenError> {
-        let row_bytes = Type::Q8_0.row_bytes(ne[0]);
-        let mut packed = vec![0; row_bytes * ne[1]];
-        let rows = ROWS.min(ne[1]);
-        values
-            .par_chunks(rows * ne[0])
-            .zip(packed.par_chunks_mut(rows * row_bytes))
-            .try_for_each(|(values, packed)| ggml::quantize_q8_0(values, ne[0], packed))
-            .map_err(|error| {
-                let (name, problem) = (tensor.name.clone(), error.to_string());
-                self.fault(Fault::Weights { name, problem })
-            })?;
-        // The file's own bytes are not read again.
-        self.gguf.advise_unneeded(tensor);
-        Stored::copied(Type::Q8_0, ne, &packed).ok_or_else(|| self.no_memory(tensor, packed.len()))
-    }
-
     /// A 1 × 1 convolution from so many channels, as a matrix, and to how many.
     fn pointwise(&self, name: &str, cin: usize) -> Result<(Stored, usize), OpenError> {
         let (tensor, ty) = self.find(name)?;
@@ -304,16 +180,8 @@ impl Loader<'_> {
         let (tensor, ty) = self.find(name)?;
         let kernel = self.window(tensor, [cin, 0])?;
         let cout = tensor.ne[3] as usize;
-        let (taps, values) = (kernel * kernel, self.values(tensor, ty));
-        let length = taps * cin;
-        let mut channels_first = vec![0.0; values.len()];
-        for (to, from) in channels_first.chunks_exact_mut(length).zip(values.chunks_exact(length)) {
-            for channel in 0..cin {
-                for tap in 0..taps {
-                    to[tap * cin + channel] = from[channel * taps + tap];
-                }
-            }
-        }
+        let (length, channels_first) =
+            (kernel * kernel * cin, self.channels_first(tensor, ty, kernel * kernel, cin));
         let ne = [length, cout, 1, 1];
         let int8 = self.precision == Precision::Int8 && length.is_multiple_of(32);
         let weight = if int8 {
@@ -333,13 +201,8 @@ impl Loader<'_> {
     ) -> Result<Depthwise, OpenError> {
         let (tensor, ty) = self.find(name)?;
         let kernel = self.window(tensor, [1, channels])?;
-        let (taps, values) = (kernel * kernel, self.values(tensor, ty));
-        let mut channels_first = vec![0.0; values.len()];
-        for channel in 0..channels {
-            for tap in 0..taps {
-                channels_first[tap * channels + channel] = values[channel * taps + tap];
-            }
-        }
+        let taps = kernel * kernel;
+        let channels_first = self.taps_outside(tensor, ty, channels, taps);
         let weight = Stored::from_f32([channels, taps, 1, 1], &channels_first)
             .ok_or_else(|| self.no_memory(tensor, channels_first.len() * 4))?;
         Ok(Depthwise { weight, kernel, stride })
@@ -475,29 +338,6 @@ impl Loader<'_> {
             value,
             output: self.pointwise_to(&name("attn.output.proj"), width, channels)?,
             layer_scale: self.vector(&format!("{prefix}layer_scale.gamma"), channels)?,
-        })
-    }
-
-    fn embedder(&self, width: usize, embedding: usize) -> Result<Embedder, OpenError> {
-        let (tensor, ty) = self.find("mm.input_projection.weight")?;
-        if tensor.ne != [width as u64, embedding as u64, 1, 1] {
-            return Err(self.misshapen(tensor, &[width, embedding]));
-        }
-        // The few rows that meet it are worth more than its speed.
-        let projection = Stored::from_f32([width, embedding, 1, 1], &self.values(tensor, ty))
-            .ok_or_else(|| self.no_memory(tensor, width * embedding * 4))?;
-        let (rows, ty) = self.find("mm.embedding.weight")?;
-        let [found, ids, ..] = rows.ne.map(|n| n as usize);
-        if found != width || ids == 0 || rows.n_elements() != (found * ids) as u64 {
-            return Err(self.misshapen(rows, &[width, ids.max(1)]));
-        }
-        let table = Stored::from_f32([width, ids, 1, 1], &self.values(rows, ty))
-            .ok_or_else(|| self.no_memory(rows, width * ids * 4))?;
-        Ok(Embedder {
-            table,
-            hard_norm: self.vector("mm.hard_emb_norm.weight", width)?,
-            soft_norm: self.vector("mm.soft_emb_norm.weight", width)?,
-            projection,
         })
     }
 }
