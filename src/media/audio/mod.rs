@@ -8,12 +8,14 @@
 //! `docs/sounds.md` lists what can be read, and where it is cut.
 
 mod coded;
+mod edges;
 mod input;
 mod kind;
 pub mod mel;
 mod resample;
 pub mod segments;
 pub mod sound;
+mod speech;
 mod wav;
 
 pub use segments::{Segment, SegmentOptions, Segments};
