@@ -89,3 +89,46 @@ impl Resampler {
         self.waiting.drain(..used);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::f64::consts::TAU;
+
+    use super::*;
+
+    /// A tone of so many hertz, resampled in uneven pieces.
+    fn resampled(rate: u32, tone: f64, count: usize) -> Vec<f32> {
+        let wave = |at| (at as f64 * tone * TAU / f64::from(rate)).sin() as f32;
+        let samples: Vec<f32> = (0..count).map(wave).collect();
+        let (mut resampler, mut out) = (Resampler::new(rate).unwrap(), Vec::new());
+        samples.chunks(777).for_each(|piece| resampler.push(piece, &mut out));
+        resampler.finish(&mut out);
+        out
+    }
+
+    #[test]
+    fn tones_keep_their_times_and_lengths() {
+        for rate in [8_000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000] {
+            let out = resampled(rate, 440.0, rate as usize);
+            assert_eq!(out.len(), RATE as usize, "{rate}");
+            // away from the ends, where the tone begins at once
+            for (at, sample) in out.iter().enumerate().skip(2000).take(12_000) {
+                let wanted = (at as f64 * 440.0 * TAU / f64::from(RATE)).sin() as f32;
+                assert!((sample - wanted).abs() < 1e-3, "{rate}: {at}: {sample}, not {wanted}");
+            }
+        }
+        assert_eq!(resampled(44_100, 440.0, 1).len(), 0);
+        assert_eq!(resampled(8_000, 440.0, 3).len(), 6);
+    }
+
+    #[test]
+    fn what_cannot_be_heard_at_16_khz_does_not_come_back() {
+        let power = |samples: &[f32]| {
+            let middle = &samples[2000..14_000];
+            middle.iter().map(|s| s * s).sum::<f32>() / middle.len() as f32
+        };
+        // 10 kHz would be heard as 6 kHz
+        assert!(power(&resampled(48_000, 10_000.0, 48_000)) < 1e-8);
+        assert!((power(&resampled(48_000, 7_000.0, 48_000)) - 0.5).abs() < 0.01);
+    }
+}
