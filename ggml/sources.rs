@@ -61,6 +61,7 @@ pub const KERNELS: &[&str] = &[
     "gemm.cpp",
     "product.cpp",
     "product_float.cpp",
+    "panels.cpp",
     "altup.cpp",
     "norms.cpp",
     "activation.cpp",

@@ -215,6 +215,26 @@ size_t g3n_product_float_scratch_bytes(void);
 void g3n_product_float(int type, const void *w, int64_t w_stride, int64_t k, int64_t m, const float *x, int64_t x_stride, int64_t n,
                        float *out, int64_t out_stride, void *scratch, int ith, int nth);
 
+// ---- Products of packed weights: panels.cpp. For batches, on machines with AVX-512 VNNI; 8 bits, one scale for up to 256 columns.
+
+// Whether rows of k weights can be packed here.
+int g3n_panels_supports(int64_t k);
+
+// A panel of 32 rows, aligned to 64 bytes like its length; the n rows that there are come from and go to floats [k, n].
+size_t g3n_panel_bytes(int64_t k);
+void g3n_panel_pack(const float *rows, int64_t n, int64_t k, void *panel);
+void g3n_panel_unpack(const void *panel, int64_t n, int64_t k, float *rows);
+
+// A row of k activations for them, aligned to 64 bytes like its length.
+size_t g3n_wide_row_bytes(int64_t k);
+void g3n_wide_quantize(const float *x, int64_t k, void *out);
+
+// out[t * out_stride + r] = dot(w row r, a row t) for r < m, t < n. Panels and rows lie one behind the other.
+// Scratch for each thread: g3n_panels_scratch_bytes().
+size_t g3n_panels_scratch_bytes(void);
+void g3n_panels_product(const void *panels, int64_t k, int64_t m, const void *a, int64_t n, float *out, int64_t out_stride,
+                        void *scratch, int ith, int nth);
+
 // out[i] = dot(w row rows[i], a), one row of activations.
 void g3n_gather_dots(int type, const void *w, int64_t w_stride, int64_t k, const int32_t *rows, int64_t n_rows, const void *a, float *out);
 

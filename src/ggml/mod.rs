@@ -18,6 +18,7 @@ mod kernels;
 mod machine;
 mod neurons;
 mod nodes;
+mod panels;
 mod product_nodes;
 mod products;
 mod quantize;
@@ -33,6 +34,7 @@ pub use convolution::Window;
 pub use graph::{Element, Graph, Input, Output, RunError};
 pub use machine::check_machine;
 pub use neurons::Survivors;
+pub use panels::{Panels, Wide};
 pub use product_nodes::Quantized;
 pub use quantize::{
     QuantizeError, has_quantizer, quantize, quantize_into, quantize_q8_0, requires_importance,

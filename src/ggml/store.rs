@@ -192,7 +192,7 @@ impl Stored {
 
     /// The bytes of a tensor of our own. Graphs may hold it too, but run only through the
     /// exclusive owner of both, so none is reading now.
-    fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         match &self.inner.data {
             Data::Shared(_) => panic!("a file's bytes are not written"),
             // SAFETY: the memory is ours, as long as `memory.len`, and `&mut self` of the only

@@ -4,7 +4,7 @@
 
 use std::cell::{OnceCell, RefCell};
 
-use crate::ggml::{Builder, Output, Quantized, Stored, Tensor};
+use crate::ggml::{Builder, Output, Quantized, Stored, Tensor, Wide};
 
 /// Which implementation computes what has two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -66,17 +66,23 @@ pub struct Scope<'b, C> {
 pub struct Activations<'b> {
     pub f32: Tensor<'b>,
     q8: OnceCell<Quantized<'b>>,
+    wide: OnceCell<Wide<'b>>,
     squares: OnceCell<Output>,
 }
 
 impl<'b> Activations<'b> {
     pub fn new(f32: Tensor<'b>) -> Self {
-        Self { f32, q8: OnceCell::new(), squares: OnceCell::new() }
+        Self { f32, q8: OnceCell::new(), wide: OnceCell::new(), squares: OnceCell::new() }
     }
 
     /// The rows in 8 bits, for our kernels.
     pub fn q8(&self) -> Quantized<'b> {
         *self.q8.get_or_init(|| self.f32.quantize_q8())
+    }
+
+    /// The rows in 8 bits, for weights in panels.
+    pub fn wide(&self) -> Wide<'b> {
+        *self.wide.get_or_init(|| self.f32.quantize_wide())
     }
 }
 

@@ -37,7 +37,10 @@ impl Resampler {
         if rate == RATE {
             return None;
         }
+        // The filter's middle is a whole sample only where its length is even.
+        let even = 2 * rate as usize / common(rate, RATE) as usize;
         let block = (BLOCK * u64::from(rate.max(RATE)) / u64::from(RATE)) as usize;
+        let block = block.next_multiple_of(even);
         let fft =
             Fft::new_custom(rate as usize, RATE as usize, block, 1, 1, WINDOW, FixedSync::Both)
                 .expect("rates above 0 and a block of samples");
@@ -88,6 +91,11 @@ impl Resampler {
         }
         self.waiting.drain(..used);
     }
+}
+
+/// The greatest common divisor.
+fn common(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { common(b, a % b) }
 }
 
 #[cfg(test)]

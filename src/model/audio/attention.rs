@@ -27,7 +27,7 @@ pub fn attention<'b>(
     x: Tensor<'b>,
 ) -> Tensor<'b> {
     let normed = Activations::new(s.norm(clip(s, x), &w.pre_norm));
-    let (q, k, v) = (s.linear(&w.q, &normed), s.linear(&w.k, &normed), s.linear(&w.v, &normed));
+    let (q, k, v) = (w.q.linear(s, &normed), w.k.linear(s, &normed), w.v.linear(s, &normed));
     let context = if s.fused() {
         let (positions, scale) = (s.weight(&w.positions), s.weight(&w.scale));
         q.local_attention(k, v, positions, scale, s.config.span())
@@ -35,7 +35,7 @@ pub fn attention<'b>(
         plain(s, constants, w, [q, k, v])
     };
     s.tap("attn_context", context);
-    let output = s.linear(&w.output, &Activations::new(context));
+    let output = w.output.linear(s, &Activations::new(context));
     residual(s, x, clip(s, output), &w.post_norm)
 }
 

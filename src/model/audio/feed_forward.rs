@@ -14,9 +14,9 @@ use crate::model::scope::Activations;
 /// `[d, T] → [d, T]`
 pub fn feed_forward<'b>(s: &Scope<'b>, w: &FeedForward, x: Tensor<'b>) -> Tensor<'b> {
     let normed = Activations::new(s.norm(clip(s, x), &w.pre_norm));
-    let up = s.linear(&w.up, &normed);
+    let up = w.up.linear(s, &normed);
     let active = if s.fused() { up.fused_silu() } else { up.silu() };
-    let down = s.linear(&w.down, &Activations::new(active));
+    let down = w.down.linear(s, &Activations::new(active));
     residual(s, x, clip(s, down), &w.post_norm)
 }
 

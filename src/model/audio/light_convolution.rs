@@ -28,7 +28,7 @@ pub fn light_convolution<'b>(
         true => x.rms_norm_weighted(pre_norm, eps),
         false => x.rms_norm(eps) * pre_norm,
     };
-    let both = s.linear(&w.start, &Activations::new(normed));
+    let both = w.start.linear(s, &Activations::new(normed));
     let (depthwise, norm) = (s.weight(&w.depthwise), s.weight(&w.norm));
     let active = if s.fused() {
         let bound = s.config.bound().unwrap_or(f32::INFINITY);
@@ -44,7 +44,7 @@ pub fn light_convolution<'b>(
         let sum = (1..taps).fold(tap(0), |sum, i| sum + tap(i));
         every(clip(s, sum).rms_norm(eps) * norm, step).silu()
     };
-    every(x, step) + s.linear(&w.end, &Activations::new(active))
+    every(x, step) + w.end.linear(s, &Activations::new(active))
 }
 
 /// Rows 0, step, 2·step …

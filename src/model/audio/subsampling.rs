@@ -43,7 +43,7 @@ pub fn subsample<'b>(
     // A frame's row has the bins outside, the channels inside.
     let [channels, ..] = map.ne();
     let rows = map.reshape([channels * size[0], size[1], 1, 1]);
-    let x = s.linear(&w.input_projection, &Activations::new(rows));
+    let x = w.input_projection.linear(s, &Activations::new(rows));
     s.tap("subsample", x);
     x
 }

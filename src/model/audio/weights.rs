@@ -11,6 +11,7 @@ use crate::model::error::{Fault, OpenError};
 use crate::model::tower::Precision;
 use crate::model::tower::embedder::Embedder;
 use crate::model::tower::loader::Loader;
+use crate::model::tower::matrix::Matrix;
 
 /// A convolution over time and mel bins, and its group norm.
 pub struct Subsampling {
@@ -23,32 +24,32 @@ pub struct Subsampling {
 
 pub struct FeedForward {
     pub pre_norm: Stored,
-    pub up: Stored,
-    pub down: Stored,
+    pub up: Matrix,
+    pub down: Matrix,
     /// With the residual's weight in it.
     pub post_norm: Stored,
 }
 
 pub struct Attention {
     pub pre_norm: Stored,
-    pub q: Stored,
-    pub k: Stored,
-    pub v: Stored,
+    pub q: Matrix,
+    pub k: Matrix,
+    pub v: Matrix,
     /// f32 `[d/heads]`: what queries are multiplied with, value by value.
     pub scale: Stored,
     /// f32 `[d, span]`: what nearness adds to a key, from the farthest past on.
     pub positions: Stored,
-    pub output: Stored,
+    pub output: Matrix,
     pub post_norm: Stored,
 }
 
 pub struct LightConvolution {
     pub pre_norm: Stored,
-    pub start: Stored,
+    pub start: Matrix,
     /// f32 `[d, taps]`
     pub depthwise: Stored,
     pub norm: Stored,
-    pub end: Stored,
+    pub end: Matrix,
 }
 
 pub struct Block {
@@ -62,7 +63,7 @@ pub struct Block {
 /// All weights of the tower and its embedder.
 pub struct AudioWeights {
     pub subsampling: [Subsampling; 2],
-    pub input_projection: Stored,
+    pub input_projection: Matrix,
     pub blocks: Vec<Block>,
     pub embedder: Embedder,
 }

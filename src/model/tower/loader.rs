@@ -8,7 +8,8 @@ use rayon::prelude::*;
 
 use super::Precision;
 use super::embedder::Embedder;
-use crate::ggml::{self, Stored, Type};
+use super::matrix::Matrix;
+use crate::ggml::{self, Panels, Stored, Type};
 use crate::gguf::{Gguf, Tensor};
 use crate::model::error::{Fault, OpenError};
 
@@ -160,13 +161,25 @@ impl Loader<'_> {
         Stored::copied(Type::Q8_0, ne, &packed).ok_or_else(|| self.no_memory(tensor, packed.len()))
     }
 
-    /// A matrix `[k, m]` of this name.
-    pub fn linear(&self, name: &str, k: usize, m: usize) -> Result<Stored, OpenError> {
+    /// A matrix `[k, m]` of this name. In 8 bits it is packed, unless the file has it in fewer.
+    pub fn linear(&self, name: &str, k: usize, m: usize) -> Result<Matrix, OpenError> {
         let (tensor, ty) = self.find(name)?;
         if tensor.ne != [k as u64, m as u64, 1, 1] {
             return Err(self.misshapen(tensor, &[k, m]));
         }
-        self.matrix(tensor, ty, k, m)
+        let fine = !ty.is_quantized() || ty == Type::Q8_0;
+        if self.precision == Precision::Exact || !fine || !Panels::supports(k) {
+            return Ok(Matrix::Stored(self.matrix(tensor, ty, k, m)?));
+        }
+        let row = ty.row_bytes(k);
+        let panels = Panels::pack([k, m], |first, n| {
+            let mut values = vec![0.0; n * k];
+            ty.to_f32(&self.gguf.data(tensor)[first * row..(first + n) * row], &mut values);
+            values
+        });
+        // The file's own bytes are not read again.
+        self.gguf.advise_unneeded(tensor);
+        panels.map(Matrix::Panels).ok_or_else(|| self.no_memory(tensor, k * m))
     }
 
     /// A matrix `[k, m]` of this name, in f32.

@@ -4,6 +4,7 @@
 pub(super) mod convolution;
 pub(super) mod embedder;
 pub(super) mod loader;
+pub(super) mod matrix;
 
 use super::scope::Kernels;
 
