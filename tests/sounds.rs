@@ -93,8 +93,9 @@ fn files_of_every_kind_are_as_long_as_they_are_and_hold_their_speech() {
         let (seconds, speech) = truth(source.as_str().unwrap());
         let all = samples(name, &SoundOptions::default());
         let length = all.len() as f64 / f64::from(RATE);
-        // compressed frames end after the sound
-        let tolerance = if name.ends_with("wav") || name.ends_with("flac") { 0.001 } else { 0.1 };
+        // the last compressed frame is filled up
+        let exact = name.ends_with("flac") || name.ends_with("wav") && name != "adpcm.wav";
+        let tolerance = if exact { 0.001 } else { 0.1 };
         assert!((length - seconds).abs() <= tolerance, "{name}: {length} s, not {seconds}");
         let duration = open(name, &SoundOptions::default()).duration();
         assert!(duration.is_none_or(|d| (d - length).abs() < 0.1), "{name}: {duration:?}");
@@ -175,16 +176,12 @@ fn channels_are_chosen() {
 
 #[test]
 fn selections_are_exact_to_a_sample() {
-    for name in ["16k.wav", "8k.aiff", "speech.mkv", "alac.m4a", "adpcm.wav"] {
+    for name in ["16k.wav", "speech.mkv", "alac.m4a", "adpcm.wav"] {
         let all = samples(name, &SoundOptions::default());
         let selected =
             SoundOptions { offset: 0.25, duration: Some(0.5), ..SoundOptions::default() };
         let part = samples(name, &selected);
-        let rate = all.len() as f64 / open(name, &SoundOptions::default()).duration().unwrap();
-        assert!((rate - 16000.0).abs() < 1.0);
-        if ["16k.wav", "speech.mkv", "alac.m4a", "adpcm.wav"].contains(&name) {
-            assert_eq!(part, all[4000..12000], "{name}");
-        }
+        assert_eq!(part, all[4000..12000], "{name}");
         let beyond = SoundOptions { offset: 1e9, ..SoundOptions::default() };
         assert!(samples(name, &beyond).is_empty(), "{name}");
     }

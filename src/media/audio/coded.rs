@@ -17,6 +17,7 @@ use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions};
 use symphonia::core::meta::MetadataOptions;
 use symphonia::core::units::{Duration, Timestamp};
 
+use super::guard::guarded;
 use super::input::Input;
 use crate::media::Fault;
 
@@ -51,7 +52,11 @@ pub(super) struct Coded {
 
 impl Coded {
     /// Finds the track and decodes its first packet, which tells rate and channels reliably.
-    pub(super) fn open(mut input: Input, name: &'static str) -> Result<Self, Fault> {
+    pub(super) fn open(input: Input, name: &'static str) -> Result<Self, Fault> {
+        guarded(|| Self::found(input, name)).unwrap_or_else(|| Err(gave_up(name)))
+    }
+
+    fn found(mut input: Input, name: &'static str) -> Result<Self, Fault> {
         let seeks = !input.is_stream();
         input.forget();
         let stream = MediaSourceStream::new(Box::new(input), MediaSourceStreamOptions::default());
@@ -101,6 +106,11 @@ impl Coded {
     /// Leaves out `frames` from the start, before anything was read: with a jump where the
     /// container gives exact places, else by decoding them.
     pub(super) fn skip(&mut self, frames: u64) -> Result<(), Fault> {
+        let name = self.name;
+        guarded(|| self.jump(frames)).unwrap_or_else(|| Err(gave_up(name)))
+    }
+
+    fn jump(&mut self, frames: u64) -> Result<(), Fault> {
         self.leave = self.leave.saturating_add(frames);
         let place = i64::try_from(frames).ok().filter(|_| self.seeks && frames > 0);
         let Some(place) = place else {
@@ -128,11 +138,14 @@ impl Coded {
     pub(super) fn next(&mut self, samples: &mut Vec<f32>) -> Result<bool, Fault> {
         let from = samples.len();
         let more = match self.first.take() {
-            Some(mut first) => {
+            Some(mut first) if !first.is_empty() => {
                 samples.append(&mut first);
-                samples.len() > from || self.decode(samples)?
+                true
             }
-            None => self.decode(samples)?,
+            _ => {
+                let name = self.name;
+                guarded(|| self.decode(samples)).unwrap_or_else(|| Err(gave_up(name)))?
+            }
         };
         let got = ((samples.len() - from) / self.channels.max(1)) as u64;
         let out = self.leave.min(got);
@@ -223,6 +236,10 @@ impl Coded {
             error => Fault::SoundBroken { format: self.name, cause: cause(&error) },
         }
     }
+}
+
+fn gave_up(format: &'static str) -> Fault {
+    Fault::SoundBroken { format, cause: "the decoder gives up".to_owned() }
 }
 
 /// Frames of a track, if it tells.

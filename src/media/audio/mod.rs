@@ -9,6 +9,7 @@
 
 mod coded;
 mod edges;
+mod guard;
 mod input;
 mod kind;
 pub mod mel;

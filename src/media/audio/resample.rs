@@ -9,7 +9,7 @@ use rubato::{Fft, FixedSync, Resampler as _, WindowFunction};
 use super::RATE;
 
 /// Samples of a block at the lower rate, at least; the filter is as long.
-const BLOCK: u64 = 1024;
+const BLOCK: usize = 1024;
 
 /// Of the filter: the library's own choice.
 const WINDOW: WindowFunction = WindowFunction::BlackmanHarris2;
@@ -37,10 +37,10 @@ impl Resampler {
         if rate == RATE {
             return None;
         }
-        // The filter's middle is a whole sample only where its length is even.
-        let even = 2 * rate as usize / common(rate, RATE) as usize;
-        let block = (BLOCK * u64::from(rate.max(RATE)) / u64::from(RATE)) as usize;
-        let block = block.next_multiple_of(even);
+        let least = BLOCK * rate.max(RATE) as usize / RATE as usize;
+        // whole periods of both rates, and even: else the delay is no whole number of samples
+        let period = rate as usize / gcd(rate as usize, RATE as usize);
+        let block = least.next_multiple_of(if period % 2 == 0 { period } else { 2 * period });
         let fft =
             Fft::new_custom(rate as usize, RATE as usize, block, 1, 1, WINDOW, FixedSync::Both)
                 .expect("rates above 0 and a block of samples");
@@ -93,9 +93,8 @@ impl Resampler {
     }
 }
 
-/// The greatest common divisor.
-fn common(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { common(b, a % b) }
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 #[cfg(test)]
