@@ -216,7 +216,7 @@ fn mapped_and_read_files_are_the_same_and_aligned() {
             gguf.advise_random(tensor);
         }
         let q = gguf.tensor("q.weight").unwrap();
-        assert!(gguf.is_aligned(q, 64) && !gguf.is_aligned(q, 512));
+        assert!(gguf.is_aligned(q, 64));
         touch(&gguf);
     }
 }

@@ -1,10 +1,15 @@
 //! The conversation at the terminal, through a pseudo-terminal as a user's keys reach it.
 #![cfg(unix)]
 
+#[path = "support/ears.rs"]
+mod ears;
+#[path = "support/eyes.rs"]
+mod eyes;
 #[path = "support/program.rs"]
 mod program;
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use expectrl::process::unix::WaitStatus;
@@ -220,6 +225,65 @@ fn a_saved_talk_is_loaded_and_not_overwritten_unasked() {
     terminal.sees("talk: 2 messages");
     terminal.enters("/system");
     terminal.sees("Be brief.");
+    terminal.types(CTRL_D);
+    assert_eq!(terminal.ends(), 0);
+}
+
+/// Pictures wait for the next message, are listed, taken back one by one, and go with a message.
+#[test]
+fn files_wait_for_the_next_message() {
+    let home = Home::new();
+    let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pictures");
+    for name in ["rgb.png", "grey.png"] {
+        fs::copy(pictures.join(name), home.path().join(name)).expect("a picture");
+    }
+    eyes::write(&home.path().join("towers.gguf"), 96, None);
+    let flags = ["-n", "4", "--ignore-eos", "--mmproj", "towers.gguf", "-i", "rgb.png"];
+    let mut terminal = Terminal::open(&home, &flags);
+    terminal.enters("/image grey.png");
+    terminal.sees("grey.png: 20 × 14 pixels, shown with your next message");
+    terminal.has("the conversation is empty");
+    terminal.sees("with your next message: rgb.png, grey.png");
+    terminal.enters("/undo");
+    terminal.sees("grey.png is taken back");
+    terminal.has("the conversation is empty");
+    terminal.sees("with your next message: rgb.png");
+    terminal.enters("what is it?");
+    terminal.has("2 messages");
+    terminal.enters("/edit");
+    terminal.enters(" and why?");
+    terminal.has("2 messages");
+    terminal.enters("/audio meow.wav");
+    terminal.sees("towers.gguf: there is no audio tower in it");
+    terminal.enters("/save talk");
+    terminal.sees("talk: saved");
+    terminal.enters("/undo");
+    terminal.sees("the conversation is empty");
+    terminal.types(CTRL_D);
+    assert_eq!(terminal.ends(), 0);
+    let saved = fs::read(home.path().join("talk")).expect("a file");
+    let saved = String::from_utf8_lossy(&saved);
+    assert!(saved.contains("what is it? and why?"), "the message was edited");
+    assert!(saved.contains("rgb.png") && !saved.contains("grey.png"), "one picture is left");
+}
+
+#[test]
+fn sounds_are_played_with_the_next_message() {
+    let home = Home::new();
+    ears::write(&home.path().join("towers.gguf"), 96, true);
+    // Half a second of silence, 16 kHz and 16 bits.
+    let mut wav = b"RIFF\xa4\x3e\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x80\x3e\0\0\0\x7d\0\0\x02\0\x10\0data\x80\x3e\0\0"
+        .to_vec();
+    wav.resize(44 + 16_000, 0);
+    fs::write(home.path().join("my meow.wav"), wav).expect("a sound");
+    let mut terminal =
+        Terminal::open(&home, &["-n", "4", "--ignore-eos", "--mmproj", "towers.gguf"]);
+    terminal.types("/aud\tmy\t\r");
+    terminal.sees("my meow.wav: 0.5 s of sound, played with your next message");
+    terminal.has("the conversation is empty");
+    terminal.sees("with your next message: my meow.wav");
+    terminal.enters("what is it?");
+    terminal.has("2 messages");
     terminal.types(CTRL_D);
     assert_eq!(terminal.ends(), 0);
 }

@@ -1,12 +1,13 @@
 //! Timings of a model beside what the machine can do at best, measured in the same run.
 //!
 //! - [`run`]: prefill and decoding at several lengths and depths, peak memory.
-//! - [`picture`]: the tower, and its soft tokens.
+//! - [`picture`], [`sound`]: a tower, and its soft tokens.
 //! - [`floor`]: how fast this machine reads memory.
 
 pub mod floor;
 mod memory;
 mod picture;
+mod sound;
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 pub use memory::peak_resident;
 pub use picture::{PictureTimes, picture};
+pub use sound::{SoundTimes, sound};
 
 use crate::model::StepError;
 use crate::model::text::{Decoder, Logits};

@@ -8,14 +8,17 @@ use anyhow::bail;
 use indicatif::{BinaryBytes, DecimalBytes};
 use serde_json::json;
 
-use super::options::ModelArgs;
+use super::options::{ModelArgs, ModelOptions};
 use super::output::Output;
 use super::progress::Progress;
 use super::{Status, usage_error};
-use crate::bench::{self, Kind, Measurement, Options, PictureTimes, floor};
+use crate::bench::{self, Kind, Measurement, Options, PictureTimes, SoundTimes, floor};
+use crate::gguf::Gguf;
+use crate::model::OpenError;
+use crate::model::audio::{self, AudioConfig, AudioModel};
 use crate::model::text::{Decoder, TextModel};
-use crate::model::tower::EncoderOptions;
-use crate::model::vision::{Encoder, VisionModel};
+use crate::model::tower::{EncoderOptions, Precision};
+use crate::model::vision::{self, VisionConfig, VisionModel};
 use crate::session::{CacheType, TowerOptions};
 use crate::tokenizer::TokenId;
 
@@ -23,13 +26,15 @@ const EXAMPLES: &str = "\
 Examples:
   gemma3n bench -m model.gguf
   gemma3n bench -m model.gguf -p 512,2048 -n 64 -d 0,4096
-  gemma3n bench -m model.gguf --image -p 0 -n 0
+  gemma3n bench -m model.gguf --image --audio -p 0 -n 0
   gemma3n bench -m model.gguf -t 4 --json > four-threads.json
 
-Prefill reads a prompt of so many tokens, decode makes so many one by one, both on a cache that
-holds as many positions as the depth says. The floor of decoding is the time that reading the
-weights takes at the memory bandwidth measured in the same run. `first token` is the time from
-opening the file to the logits after a prompt of 16 tokens.";
+Prefill reads a prompt of so many tokens, decode makes so many one by one, both
+on a cache that holds as many positions as the depth says. The floor of decoding
+is the time that reading the weights takes at the memory bandwidth measured in
+the same run. `first token` is the time from opening the file to the logits
+after a prompt of 16 tokens. A clip's multiply-adds are those of the tower's
+blocks, every frame counted in every block.";
 
 /// Measure how fast a model runs on this machine
 #[derive(clap::Args, Debug)]
@@ -47,6 +52,9 @@ pub struct Args {
     /// Measure a picture too, through the tower and its soft tokens through the model
     #[arg(long)]
     image: bool,
+    /// Measure a clip of 30 s too: its features, the tower, and its soft tokens through the model
+    #[arg(long)]
+    audio: bool,
     /// How often each is measured
     #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = positive)]
     repetitions: usize,
@@ -78,6 +86,7 @@ struct Facts {
     bytes_per_token: usize,
     first_token: f64,
     picture: Option<PictureTimes>,
+    sound: Option<SoundTimes>,
     peak_memory: Option<u64>,
 }
 
@@ -87,28 +96,28 @@ struct Facts {
 /// A model that cannot be opened, lengths beyond what it was trained for.
 pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     let prefill: Vec<usize> = args.prefill.iter().copied().filter(|&tokens| tokens > 0).collect();
-    if prefill.is_empty() && args.decode == 0 && !args.image {
+    if prefill.is_empty() && args.decode == 0 && !args.image && !args.audio {
         return Err(usage_error("bench", "there is nothing to measure with -p 0 and -n 0"));
     }
     let options = args.model.resolve(None, CacheType::F16)?;
-    if args.image {
-        options.require_towers("pictures")?;
+    for (wanted, what) in [(args.image, "pictures"), (args.audio, "sounds")] {
+        if wanted {
+            options.require_towers(what)?;
+        }
     }
     let start = Instant::now();
     let gguf = Arc::new(super::verify::open(&options.engine.model, options.engine.mmap)?);
     let model = TextModel::open_slice(&gguf, options.engine.slice.as_ref())?;
     let trained = model.config().context_length;
     let mut decoder_options = options.decoder_for(trained, output);
-    let eyes = match &options.engine.towers {
-        Some(source) if args.image => {
+    let towers = match &options.engine.towers {
+        Some(source) if args.image || args.audio => {
             let gguf = Arc::new(super::verify::open(source, options.engine.mmap)?);
-            let embedding = model.config().embedding;
-            let precision = options.engine.tower_options.precision;
-            Some(VisionModel::open(&gguf, embedding, precision)?)
+            Some(Towers::new(args, gguf, model.config().embedding, &options)?)
         }
         _ => None,
     };
-    let soft_tokens = eyes.as_ref().map_or(0, |eyes| eyes.config().soft_tokens);
+    let soft_tokens = towers.as_ref().map_or(0, Towers::soft_tokens);
     let lengths = prefill.iter().copied().chain([args.decode, soft_tokens]);
     let longest = lengths.max().unwrap_or(0);
     let deepest = args.depth.iter().copied().max().unwrap_or(0);
@@ -133,14 +142,12 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
         repetitions: args.repetitions,
     };
     let measurements = bench::run(&mut decoder, &wanted)?;
-    let picture = match eyes {
-        Some(eyes) => {
-            let TowerOptions { threads, kernels, .. } = options.engine.tower_options;
-            let side = eyes.config().image_size;
-            let mut encoder = Encoder::new(eyes, EncoderOptions { threads, kernels });
-            Some(bench::picture(&mut encoder, &mut decoder, side, args.repetitions)?)
-        }
-        None => None,
+    let (picture, sound) = match towers {
+        Some(towers) => (
+            towers.picture(&mut decoder, args.repetitions)?,
+            towers.sound(&mut decoder, args.repetitions)?,
+        ),
+        None => (None, None),
     };
     // In this order: the bandwidth's own memory is not the model's.
     let peak_memory = bench::peak_resident();
@@ -159,6 +166,7 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
         bytes_per_token: decoder.model().bytes_per_token(),
         first_token,
         picture,
+        sound,
         peak_memory,
     };
     let text = if args.json {
@@ -172,6 +180,59 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     };
     writeln!(output.stdout(), "{}", text.trim_end())?;
     Ok(Status::Done)
+}
+
+/// The towers that are measured, one after the other: neither is open beside the other.
+struct Towers {
+    gguf: Arc<Gguf>,
+    embedding: usize,
+    precision: Precision,
+    encoder: EncoderOptions,
+    vision: Option<VisionConfig>,
+    audio: Option<AudioConfig>,
+}
+
+impl Towers {
+    fn new(
+        args: &Args,
+        gguf: Arc<Gguf>,
+        embedding: usize,
+        options: &ModelOptions,
+    ) -> Result<Self, OpenError> {
+        let TowerOptions { threads, kernels, precision } = options.engine.tower_options;
+        let vision = args.image.then(|| VisionConfig::read(&gguf)).transpose()?;
+        let audio = args.audio.then(|| AudioConfig::read(&gguf)).transpose()?;
+        let encoder = EncoderOptions { threads, kernels };
+        Ok(Self { gguf, embedding, precision, encoder, vision, audio })
+    }
+
+    /// Most soft tokens of a picture or clip.
+    fn soft_tokens(&self) -> usize {
+        let picture = self.vision.as_ref().map_or(0, |config| config.soft_tokens);
+        picture.max(self.audio.as_ref().map_or(0, |config| config.soft_tokens))
+    }
+
+    fn picture(
+        &self,
+        decoder: &mut Decoder,
+        repetitions: usize,
+    ) -> anyhow::Result<Option<PictureTimes>> {
+        let Some(config) = &self.vision else { return Ok(None) };
+        let model = VisionModel::open(&self.gguf, self.embedding, self.precision)?;
+        let mut encoder = vision::Encoder::new(model, self.encoder);
+        Ok(Some(bench::picture(&mut encoder, decoder, config.image_size, repetitions)?))
+    }
+
+    fn sound(
+        &self,
+        decoder: &mut Decoder,
+        repetitions: usize,
+    ) -> anyhow::Result<Option<SoundTimes>> {
+        let Some(config) = &self.audio else { return Ok(None) };
+        let model = AudioModel::open(&self.gguf, self.embedding, self.precision)?;
+        let mut encoder = audio::Encoder::new(model, self.encoder);
+        Ok(Some(bench::sound(&self.gguf, config, &mut encoder, decoder, repetitions)?))
+    }
 }
 
 impl Facts {
@@ -199,6 +260,7 @@ fn object(facts: &Facts, measurements: &[Measurement]) -> String {
         "decode_floor": facts.bandwidth / facts.bytes_per_token as f64,
         "first_token": facts.first_token,
         "picture": facts.picture,
+        "sound": facts.sound,
         "peak_memory": facts.peak_memory,
         "measurements": measurements,
     })
@@ -248,13 +310,27 @@ fn summary(facts: &Facts) -> Vec<String> {
         ),
         format!("first token of 16 after {:.2} s", facts.first_token),
     ];
+    let mean = |times: &[f64]| times.iter().sum::<f64>() / times.len().max(1) as f64;
     if let Some(picture) = &facts.picture {
-        let mean = |times: &[f64]| times.iter().sum::<f64>() / times.len().max(1) as f64;
         let (encode, prefill) = (mean(&picture.encode), mean(&picture.prefill));
         lines.push(format!(
             "a picture of {} pixels is seen in {encode:.2} s; its {} soft tokens are read in \
              {prefill:.2} s",
             picture.side, picture.soft_tokens
+        ));
+    }
+    if let Some(sound) = &facts.sound {
+        let (features, encode) = (mean(&sound.features), mean(&sound.encode));
+        lines.push(format!(
+            "{:.0} s of sound are heard in {:.2} s, {:.1} times as fast as they last: features \
+             {features:.2} s, tower {encode:.2} s ({:.0} G multiply-adds/s); their {} soft tokens are \
+             read in {:.2} s",
+            sound.seconds,
+            features + encode,
+            sound.seconds / (features + encode),
+            sound.multiply_adds / encode / 1e9,
+            sound.soft_tokens,
+            mean(&sound.prefill)
         ));
     }
     if let Some(peak) = facts.peak_memory {

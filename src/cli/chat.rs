@@ -4,7 +4,6 @@ use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
@@ -16,11 +15,11 @@ use super::options::{ModelArgs, ModelOptions, SamplingArgs};
 use super::output::{Hint, Output, Verbosity, hinted};
 use super::progress::{Progress, Unit};
 use super::repl::{self, LineEditor};
+use super::shown::{Shown, ShownArgs};
 use super::{Status, usage_error};
 use crate::bench;
 use crate::session::{
-    self, CacheType, ContextFull, Conversation, ConversationOptions, Engine, Event, Finish, Part,
-    Reply, SoftTokens,
+    self, CacheType, ContextFull, Conversation, ConversationOptions, Engine, Event, Finish, Reply,
 };
 
 const EXAMPLES: &str = "\
@@ -29,18 +28,19 @@ Examples:
   gemma3n chat \"Why is the sky blue?\"            one answer, then exit
   git diff | gemma3n chat \"Write a commit message\"
   gemma3n chat -f prompt.txt --json > answer.json
-  gemma3n chat -i cat.jpg \"What is it doing?\"
+  gemma3n chat -i cat.jpg -a meow.wav \"What is going on?\"
   gemma3n chat -s \"Answer in French.\" \"Who wrote Faust?\"
   gemma3n chat --session trip.session            goes on where it ended last time
   gemma3n chat --raw \"Once upon a time\" -n 64    completes a text, without a template
 
-A prompt (argument, -p, -f) or an input that is not a terminal gives one answer; given together,
-the prompt comes first, then a blank line and the input. The answer goes to stdout, all else to
-stderr.
+A prompt (argument, -p, -f) or an input that is not a terminal gives one
+answer; given together, the prompt comes first, then a blank line and the input.
+Pictures and sounds stand before the words, in the order of their flags; - reads
+one from standard input. The answer goes to stdout, all else to stderr.
 
-With --json: {\"text\", \"ids\", \"tokens\": {\"prompt\", \"cached\", \"generated\"}, \"finish\":
-\"stop\"|\"length\"|\"context\"|\"interrupted\", \"timings\": {...}, \"model\": {\"name\", \"file\", \"sha\", \"slice\"}};
-times are in seconds.";
+With --json: {\"text\", \"ids\", \"tokens\": {\"prompt\", \"cached\", \"generated\"},
+\"finish\": \"stop\"|\"length\"|\"context\"|\"interrupted\", \"timings\": {...},
+\"model\": {\"name\", \"file\", \"sha\", \"slice\"}}; times are in seconds.";
 
 /// Talk with a model, or have one prompt answered
 #[derive(clap::Args, Debug)]
@@ -55,9 +55,8 @@ pub struct Args {
     /// Read the prompt from a file, - for standard input
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// A picture to show with the prompt, or with the first message; may be given several times
-    #[arg(short, long, value_name = "FILE")]
-    image: Vec<PathBuf>,
+    #[command(flatten)]
+    shown: ShownArgs,
     /// What the model is told before the conversation; @FILE reads it from a file
     #[arg(short, long, value_name = "TEXT|@FILE")]
     system: Option<String>,
@@ -107,7 +106,12 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     let options = args.model.resolve(args.template.clone(), CacheType::F16)?;
     let prompt = prompt(args)?;
     if prompt.is_none() {
-        let needs = [(args.json, "--json"), (args.raw, "--raw")];
+        let from_stdin = args.shown.stdin_count() > 0;
+        let needs = [
+            (args.json, "--json"),
+            (args.raw, "--raw"),
+            (from_stdin, "a picture or sound from standard input"),
+        ];
         if let Some((_, flag)) = needs.iter().find(|(given, _)| *given) {
             return Err(usage_error(
                 "chat",
@@ -118,9 +122,7 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     if let Some(file) = &args.session {
         can_be_written(file)?;
     }
-    if !args.image.is_empty() {
-        options.require_towers("pictures")?;
-    }
+    args.shown.require_towers(&options)?;
     let talk = match prompt {
         Some(prompt) => Talk::Once(prompt),
         // The editor's handler of SIGINT comes first, for ours to stand before it.
@@ -135,10 +137,10 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
             chat.set_system(system);
         }
     }
-    let shown = Shown::see(&args.image, chat.engine(), output)?;
+    let shown = Shown::take(&args.shown, chat.engine(), output)?;
     let status = match talk {
         Talk::On(editor) => {
-            repl::run(&mut chat, *editor, shown.pictures, &options, &interrupt, output)
+            repl::run(&mut chat, *editor, shown.parts, &options, &interrupt, output)
         }
         Talk::Once(prompt) => {
             interrupt.catch();
@@ -155,12 +157,16 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
 /// The prompt in one piece; `None` when the user sits at the terminal and gave none.
 fn prompt(args: &Args) -> anyhow::Result<Option<String>> {
     let file_is_stdin = args.file.as_ref().is_some_and(|file| file.as_os_str() == "-");
+    let from_stdin = args.shown.stdin_count();
+    if from_stdin + usize::from(file_is_stdin) > 1 {
+        return Err(usage_error("chat", "standard input (-) can be read only once"));
+    }
     let mut parts: Vec<String> = Vec::new();
     parts.extend(args.text.iter().chain(&args.prompt).cloned());
     if let Some(file) = &args.file {
         parts.push(input::read_text(file)?);
     }
-    if !file_is_stdin && !io::stdin().is_terminal() {
+    if !file_is_stdin && from_stdin == 0 && !io::stdin().is_terminal() {
         parts.push(input::read_stdin()?);
     }
     if parts.is_empty() {
@@ -178,30 +184,6 @@ fn prompt(args: &Args) -> anyhow::Result<Option<String>> {
         });
     }
     Ok(Some(prompt))
-}
-
-/// What is shown with a prompt.
-struct Shown {
-    pictures: Vec<Arc<SoftTokens>>,
-    /// How long the looking took.
-    time: Duration,
-}
-
-impl Shown {
-    /// Looks at these pictures; then the tower's memory is given back.
-    fn see(files: &[PathBuf], engine: &Engine, output: &Output) -> anyhow::Result<Self> {
-        let started = Instant::now();
-        let mut pictures = Vec::new();
-        for file in files {
-            let spinner = Progress::spinner(output, &format!("looking at {}", file.display()));
-            pictures.push(engine.see(file, None).map_err(told)?.media);
-            drop(spinner);
-        }
-        if let Some(towers) = engine.towers() {
-            towers.rest();
-        }
-        Ok(Self { pictures, time: started.elapsed() })
-    }
 }
 
 /// Tells before the work, not after it, that a session file has no folder to lie in.
@@ -290,20 +272,18 @@ fn answer_once(
     (shown, prompt): (Shown, &str),
     output: &Output,
 ) -> anyhow::Result<Status> {
-    let Shown { pictures, time } = shown;
     let mut stream = Stream::new(output, !args.json);
     let reply = if args.raw {
-        chat.complete_raw(prompt, &pictures, &mut |event| stream.hear(event))
+        chat.complete_raw(prompt, &shown.parts, &mut |event| stream.hear(event))
     } else {
-        let parts = pictures.into_iter().map(|media| Part::Image { media }).collect();
-        chat.push_user_with(parts, prompt);
+        chat.push_user_with(shown.parts.clone(), prompt);
         chat.reply(&mut |event| stream.hear(event))
     };
     stream.end()?;
     let reply = reply.map_err(told)?;
     if args.json {
         let mut stdout = output.stdout();
-        writeln!(stdout, "{}", as_json(&reply, time, chat.engine()))?;
+        writeln!(stdout, "{}", as_json(&reply, shown.looking, chat.engine()))?;
         stdout.flush()?;
     }
     if reply.finish == Finish::Context {
@@ -313,17 +293,14 @@ fn answer_once(
         ));
     }
     if options.timings || output.verbosity() == Verbosity::Verbose {
-        if !args.image.is_empty() {
-            output.say(format_args!("pictures: seen in {:.2} s", time.as_secs_f64()));
-        }
-        for line in figures(&reply) {
+        for line in shown.figures().into_iter().chain(figures(&reply)) {
             output.say(line);
         }
     }
     Ok(if reply.finish == Finish::Interrupted { Status::Interrupted } else { Status::Done })
 }
 
-fn as_json(reply: &Reply, seen: Duration, engine: &Engine) -> serde_json::Value {
+fn as_json(reply: &Reply, seen: std::time::Duration, engine: &Engine) -> serde_json::Value {
     let ids: Vec<u32> = reply.ids.iter().map(|id| id.0).collect();
     let timings = &reply.timings;
     json!({

@@ -1,9 +1,7 @@
 //! `gemma3n describe-image`: pictures → words, many in one run.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,13 +12,13 @@ use serde_json::json;
 
 use super::Status;
 use super::chat::{Stream, explain_opening, figures, told};
+use super::gather::{Sought, gather};
 use super::interrupt::Interrupt;
 use super::options::{ModelArgs, ModelOptions, SamplingArgs};
-use super::output::{Hint, Output, Verbosity};
+use super::output::{Hint, Output, StdoutFailed, Verbosity, stdout_failed};
 use super::progress::Progress;
 use super::sidecar::{Sidecar, SidecarFormat};
 use super::usage_error;
-use crate::gguf::io_message;
 use crate::session::{
     CacheType, ContextFull, Conversation, ConversationOptions, Engine, Finish, Part, Reply,
     SamplerOptions, Seen,
@@ -103,10 +101,11 @@ impl Preset {
     }
 }
 
-/// What a name must end in for a file of a directory to be taken for a picture.
-const ENDINGS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
-/// Those of pictures that can't be read: they are named, not passed over.
-const UNREAD: [&str; 6] = ["heic", "heif", "avif", "jxl", "jp2", "svg"];
+const PICTURES: Sought = Sought {
+    what: "pictures",
+    endings: &["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"],
+    unread: &["heic", "heif", "avif", "jxl", "jp2", "svg"],
+};
 
 /// Runs the command.
 ///
@@ -115,7 +114,10 @@ const UNREAD: [&str; 6] = ["heic", "heif", "avif", "jxl", "jp2", "svg"];
 pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     let options = args.model.resolve(None, CacheType::F16)?;
     options.require_towers("pictures")?;
-    let inputs = inputs(args)?;
+    if args.sidecar.is_some() && args.inputs.iter().any(|input| input.as_os_str() == "-") {
+        return Err(usage_error("describe-image", "--sidecar has no place beside -"));
+    }
+    let inputs = gather(&args.inputs, &PICTURES, args.recursive);
     if let Some(format) = args.sidecar {
         check_sidecars(&inputs, format)?;
     }
@@ -123,6 +125,9 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     let engine = Engine::open(&options.engine).map_err(told)?;
     if output.verbosity() == Verbosity::Verbose {
         explain_opening(&engine, output);
+    }
+    if let Some(towers) = engine.towers() {
+        towers.image_size().map_err(told)?;
     }
     let mut chat = conversation(args, &options, engine, output)?;
     chat.set_interrupt(interrupt.flag());
@@ -169,60 +174,6 @@ fn conversation(
     Conversation::new(engine, options).map_err(told)
 }
 
-/// The pictures that were named, those of directories in the order of their names; what can't be
-/// looked into stands in its place.
-fn inputs(args: &Args) -> anyhow::Result<Vec<anyhow::Result<PathBuf>>> {
-    let mut found = Vec::new();
-    for input in &args.inputs {
-        if input.as_os_str() == "-" {
-            if args.sidecar.is_some() {
-                return Err(usage_error("describe-image", "--sidecar has no place beside -"));
-            }
-            found.push(Ok(input.clone()));
-        } else if input.is_dir() {
-            let before = found.len();
-            pictures_in(input, args.recursive, &mut found);
-            if found.len() == before {
-                let none = Err(anyhow!("{}: no pictures in this directory", input.display()));
-                found.push(none.hint(|| {
-                    let deeper = if args.recursive { "" } else { "; --recursive looks deeper" };
-                    format!("their names end in .{}{deeper}", ENDINGS.join(", ."))
-                }));
-            }
-        } else {
-            found.push(Ok(input.clone()));
-        }
-    }
-    Ok(found)
-}
-
-fn pictures_in(folder: &Path, recursive: bool, found: &mut Vec<anyhow::Result<PathBuf>>) {
-    let entries = fs::read_dir(folder).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
-    let mut paths: Vec<PathBuf> = match entries {
-        Ok(entries) => entries.iter().map(fs::DirEntry::path).collect(),
-        Err(error) => {
-            found.push(Err(anyhow!("{}: {}", folder.display(), io_message(&error))));
-            return;
-        }
-    };
-    paths.sort();
-    for path in paths {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with('.') {
-            continue;
-        }
-        if path.is_dir() {
-            // A link may lead back to where it lies.
-            if recursive && !path.is_symlink() {
-                pictures_in(&path, recursive, found);
-            }
-        } else if path.is_file() && path.extension().and_then(OsStr::to_str).is_some_and(is_picture)
-        {
-            found.push(Ok(path));
-        }
-    }
-}
-
 /// Two pictures whose answers would be one file.
 fn check_sidecars(inputs: &[anyhow::Result<PathBuf>], format: SidecarFormat) -> anyhow::Result<()> {
     let mut taken = HashMap::new();
@@ -240,23 +191,6 @@ fn check_sidecars(inputs: &[anyhow::Result<PathBuf>], format: SidecarFormat) -> 
         }
     }
     Ok(())
-}
-
-fn is_picture(extension: &str) -> bool {
-    ENDINGS.iter().chain(&UNREAD).any(|ending| extension.eq_ignore_ascii_case(ending))
-}
-
-/// Answers that can't be written: no other picture is worth the work.
-#[derive(Debug, thiserror::Error)]
-#[error("standard output: {0}")]
-struct StdoutFailed(String);
-
-/// An error of stdout, but for a reader that is gone, which ends the program quietly.
-fn stdout_failed(error: io::Error) -> anyhow::Error {
-    match error.kind() {
-        io::ErrorKind::BrokenPipe => error.into(),
-        _ => StdoutFailed(io_message(&error)).into(),
-    }
 }
 
 struct Work<'a> {

@@ -59,6 +59,11 @@ impl Interrupt {
         self.asked.clone()
     }
 
+    /// Whether Ctrl-C came and was not taken.
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
+
     /// Whether Ctrl-C came since the last call.
     pub fn take(&self) -> bool {
         self.asked.swap(false, Ordering::SeqCst)

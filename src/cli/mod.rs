@@ -8,6 +8,7 @@ mod chat;
 mod completions;
 mod convert;
 mod describe_image;
+mod gather;
 mod imatrix;
 mod input;
 mod inspect;
@@ -21,9 +22,11 @@ mod output;
 mod progress;
 mod quantize;
 mod repl;
+mod shown;
 mod sidecar;
 mod slice;
 mod towers;
+mod transcribe;
 mod verify;
 
 use std::ffi::OsString;
@@ -79,6 +82,7 @@ enum Command {
     Man(man::Args),
     Quantize(quantize::Args),
     Slice(slice::Args),
+    Transcribe(Box<transcribe::Args>),
     Verify(verify::Args),
 }
 
@@ -98,6 +102,7 @@ impl Command {
             Self::Man(args) => man::run(args, output),
             Self::Quantize(args) => quantize::run(args, output),
             Self::Slice(args) => slice::run(args, output),
+            Self::Transcribe(args) => transcribe::run(args, output),
             Self::Verify(args) => verify::run(args, output),
         }
     }

@@ -83,7 +83,7 @@ pub struct ModelArgs {
     /// of the Hugging Face hub and llama.cpp
     #[arg(short, long, value_name = "MODEL", env = "GEMMA3N_MODEL", hide_env_values = true)]
     pub model: Option<OsString>,
-    /// The model's towers, for pictures [default: the one file beside the model whose name says
+    /// The model's towers, for pictures and sounds [default: the one file beside the model whose name says
     /// mmproj and that fits]
     #[arg(long, value_name = "FILE", env = "GEMMA3N_MMPROJ", hide_env_values = true)]
     pub mmproj: Option<OsString>,
@@ -199,7 +199,7 @@ impl ModelOptions {
         }
     }
 
-    /// Tells before the work that `what` (pictures) cannot be shown to this model.
+    /// Tells before the work that `what` (pictures, sounds) cannot be shown to this model.
     ///
     /// # Errors
     /// There is no file of towers, or it is not clear which.

@@ -202,6 +202,19 @@ pub fn reader_is_gone(error: &anyhow::Error) -> bool {
     })
 }
 
+/// Answers that can't be written: no further input is worth the work.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output: {0}")]
+pub struct StdoutFailed(String);
+
+/// An error of stdout, but for a reader that is gone, which ends the program quietly.
+pub fn stdout_failed(error: io::Error) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => error.into(),
+        _ => StdoutFailed(crate::gguf::io_message(&error)).into(),
+    }
+}
+
 /// An error with advice on what to do about it.
 #[derive(Debug)]
 struct Hinted {

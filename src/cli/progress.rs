@@ -13,6 +13,8 @@ use super::output::{Output, Verbosity};
 pub enum Unit {
     Bytes,
     Tokens,
+    /// Milliseconds of sound.
+    Sound,
 }
 
 /// A running work, shown on stderr.
@@ -31,12 +33,14 @@ impl Progress {
                 "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left"
             }
             Unit::Tokens => "{msg} {wide_bar} {pos}/{len} tokens {rate} {eta} left",
+            Unit::Sound => "{msg} {wide_bar} {percent}% {speed} {eta} left",
         };
         let style = ProgressStyle::with_template(template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
                 write!(out, "{:.0}/s", state.per_sec()).ok();
             })
+            .with_key("speed", speed)
             .progress_chars("━╸ ");
         Self::start(output, what, style, ProgressBar::new(total), true)
     }
@@ -46,6 +50,18 @@ impl Progress {
         let style = ProgressStyle::with_template("{spinner} {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner());
         Self::start(output, what, style, ProgressBar::no_length(), false)
+    }
+
+    /// The same for a sound of unknown length, with how much of it was heard.
+    pub fn stream(output: &Output, what: &str) -> Self {
+        let style = ProgressStyle::with_template("{spinner} {msg} {heard} heard {speed}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner())
+            .with_key("speed", speed)
+            .with_key("heard", |state: &ProgressState, out: &mut dyn fmt::Write| {
+                let seconds = state.pos() / 1000;
+                write!(out, "{}:{:02}", seconds / 60, seconds % 60).ok();
+            });
+        Self::start(output, what, style, ProgressBar::no_length(), true)
     }
 
     fn start(
@@ -77,6 +93,22 @@ impl Progress {
         }
     }
 
+    /// Does something that prints on the same terminal: the bar is away meanwhile.
+    pub fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(work),
+            None => work(),
+        }
+    }
+
+    /// Takes the bar away; off a terminal this line says what was done.
+    pub fn finish_with(self, output: &Output, line: impl fmt::Display) {
+        self.clear();
+        if self.plain {
+            output.notice(line);
+        }
+    }
+
     /// Takes the bar away; off a terminal one line says that the work is done.
     pub fn finish(self, output: &Output) {
         self.clear();
@@ -93,6 +125,11 @@ impl Progress {
             std::io::stderr().flush().ok();
         }
     }
+}
+
+/// Seconds of sound in a second of work.
+fn speed(state: &ProgressState, out: &mut dyn fmt::Write) {
+    write!(out, "{:.1}× real time", state.per_sec() / 1000.0).ok();
 }
 
 impl Drop for Progress {

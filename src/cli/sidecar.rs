@@ -41,7 +41,7 @@ impl Sidecar {
         self.path.exists()
     }
 
-    /// Writes it beside its place and renames it.
+    /// Writes it as a whole.
     ///
     /// # Errors
     /// It can't be written, or came into being meanwhile.
@@ -51,27 +51,36 @@ impl Sidecar {
         entry: &serde_json::Value,
         overwrite: bool,
     ) -> anyhow::Result<()> {
-        // Errors of temporary files name those, which nobody knows.
-        let failed = |error: &io::Error| {
-            let text = io_message(error);
-            let text = text.split(" at path ").next().unwrap_or_default();
-            anyhow!("{}: {text}", self.path.display())
+        let content = match self.format {
+            SidecarFormat::Txt => format!("{}\n", text.trim_end()),
+            SidecarFormat::Json => format!("{entry:#}\n"),
         };
-        let folder = match self.path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|error| failed(&error))?;
-        let written = match self.format {
-            SidecarFormat::Txt => writeln!(file, "{}", text.trim_end()),
-            SidecarFormat::Json => writeln!(file, "{entry:#}"),
-        };
-        written.and_then(|()| file.as_file().sync_all()).map_err(|error| failed(&error))?;
-        let named = match overwrite {
-            true => file.persist(&self.path),
-            false => file.persist_noclobber(&self.path),
-        };
-        named.map_err(|error| failed(&error.error))?;
-        Ok(())
+        write_whole(&self.path, content.as_bytes(), overwrite)
     }
+}
+
+/// Writes a file beside its place and renames it.
+///
+/// # Errors
+/// It can't be written, or is there and may not be overwritten.
+pub fn write_whole(path: &Path, content: &[u8], overwrite: bool) -> anyhow::Result<()> {
+    // Errors of temporary files name those, which nobody knows.
+    let failed = |error: &io::Error| {
+        let text = io_message(error);
+        let text = text.split(" at path ").next().unwrap_or_default();
+        anyhow!("{}: {text}", path.display())
+    };
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|error| failed(&error))?;
+    let written = file.write_all(content).and_then(|()| file.as_file().sync_all());
+    written.map_err(|error| failed(&error))?;
+    let named = match overwrite {
+        true => file.persist(path),
+        false => file.persist_noclobber(path),
+    };
+    named.map_err(|error| failed(&error.error))?;
+    Ok(())
 }

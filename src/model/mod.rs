@@ -17,4 +17,4 @@ pub mod text;
 pub mod tower;
 pub mod vision;
 
-pub use error::{OpenError, StepError};
+pub use error::{Fault, OpenError, StepError};

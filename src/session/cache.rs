@@ -112,6 +112,24 @@ impl Cache {
         Ok(ReadPrompt { cached, read, logits })
     }
 
+    /// Makes the cache hold these tokens, without logits; returns how many were read for it.
+    ///
+    /// # Errors
+    /// As [`Cache::read`].
+    pub fn hold(&mut self, tokens: &[PromptToken]) -> Result<usize, StepError> {
+        let cached = self.keep(tokens);
+        self.decoder.snapshot();
+        let mut read = 0;
+        for tokens in tokens[cached..].chunks(self.batch) {
+            match self.step(tokens, false) {
+                Ok(_) => read += tokens.len(),
+                Err(StepError::Interrupted) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read)
+    }
+
     /// Rolls back to what is held of `tokens`, or further where that cannot be reached; returns
     /// how many are left.
     pub fn keep(&mut self, tokens: &[PromptToken]) -> usize {

@@ -16,8 +16,9 @@ use super::decode::{Decode, EngineDecoder};
 use super::engine::Engine;
 use super::error::Error;
 use super::generate::{Answer, Event, Finish, Listener, Reply};
-use super::media::{PromptToken, SoftTokens};
+use super::media::PromptToken;
 use super::message::{Message, Part, Role};
+use super::placeholder::{Kind, Media};
 use super::prompt::Language;
 use super::sampler::{Sampler, SamplerOptions};
 use super::state::{self, Expected, Header, cache_type_name};
@@ -217,20 +218,19 @@ impl Conversation {
     }
 
     /// Continues a text as it stands: no template, control tokens in it count as such, `<bos>`
-    /// is put before it unless it is there, each `<image_soft_token>` is the next of the pictures.
-    /// The messages are not touched.
+    /// is put before it unless it is there, each `<image_soft_token>` or `<audio_soft_token>` is the
+    /// next picture or sound shown. The messages are not touched.
     ///
     /// # Errors
-    /// As [`Conversation::reply`].
+    /// As [`Conversation::reply`], or placeholders that are not as many as what is shown.
     pub fn complete_raw(
         &mut self,
         text: &str,
-        pictures: &[Arc<SoftTokens>],
+        shown: &[Part],
         listener: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Reply, Error> {
         let started = Instant::now();
-        let prompt = self.language.raw(text, pictures);
-        let prompt = prompt.ok_or(Error::Placeholders { pictures: pictures.len() })?;
+        let prompt = self.language.raw(text, shown)?;
         let (tokens, capacity) = (prompt.len(), self.cache.capacity());
         let trained = self.cache.decoder().trained_context();
         match tokens {
@@ -465,18 +465,14 @@ impl Conversation {
 }
 
 /// The tokens at a saved cache's positions: ids as they were saved, and for placeholders the rows
-/// of the saved messages' pictures, in order.
+/// of the saved messages' pictures and sounds, in order.
 fn saved_tokens(language: &Language, header: &mut Header) -> io::Result<Vec<PromptToken>> {
-    let media: Vec<_> = header.messages.iter().flat_map(Message::media).collect();
-    let mut rows = media.into_iter().flat_map(|part| match part {
-        Part::Image { media } => (0..media.len()).map(|row| (media.clone(), row)).collect(),
-        Part::Text { .. } => Vec::new(),
-    });
-    let placeholder = language.placeholder();
+    let media = Media::of(header.messages.iter().flat_map(Message::media));
+    let mut rows = Kind::ALL.map(|kind| (language.placeholder(kind), media.rows(kind)));
     let ids = std::mem::take(&mut header.ids);
     let tokens = ids.into_iter().map(|id| {
-        let soft = if Some(id) == placeholder { rows.next() } else { None };
-        PromptToken { id, soft }
+        let own = rows.iter_mut().find(|(placeholder, _)| *placeholder == Some(id));
+        PromptToken { id, soft: own.and_then(|(_, rows)| rows.next()) }
     });
     Ok(tokens.collect())
 }

@@ -40,7 +40,7 @@ pub(super) trait Decode: Send {
     fn prefill(&mut self, tokens: &[PromptToken]) -> Result<(), StepError>;
     /// Reads tokens; the logits after the last.
     fn prefill_logits(&mut self, tokens: &[PromptToken]) -> Result<Vec<f32>, StepError>;
-    /// A flag that ends a step, or a look at a picture.
+    /// A flag that ends a step, or the work of a tower.
     fn set_interrupt(&mut self, flag: Arc<AtomicBool>);
     /// Writes keys and values in the order of positions.
     fn save_state(&self, output: &mut dyn Write) -> io::Result<()>;
@@ -104,10 +104,11 @@ impl Decode for EngineDecoder {
 
     fn prepare(&self, tokens: &[PromptToken]) -> Result<(), Error> {
         match self.engine.towers() {
-            Some(towers) if tokens.iter().any(|token| towers.owns(token.id)) => {
-                towers.prepare_hard_tokens()
-            }
-            _ => Ok(()),
+            // Placeholders have rows of their own.
+            Some(towers) => towers.prepare_hard_tokens(
+                tokens.iter().filter(|token| token.soft.is_none()).map(|token| token.id),
+            ),
+            None => Ok(()),
         }
     }
 
@@ -144,7 +145,7 @@ struct Embedded<'a> {
 }
 
 impl<'a> Embedded<'a> {
-    /// Soft tokens have their picture's rows, ids of a tower's own vocabulary that tower's.
+    /// Soft tokens have the rows of their picture or sound, ids of a tower's own vocabulary that tower's.
     fn new(engine: &'a Engine, tokens: &'a [PromptToken]) -> Self {
         let row = |token: &'a PromptToken| match &token.soft {
             Some((media, row)) => Some(media.row(*row)),

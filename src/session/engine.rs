@@ -1,5 +1,6 @@
 //! What conversations share: the file, the model, the tokenizer, the chat template.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use super::template::{ChatTemplate, GEMMA, SpecialTexts};
 use super::towers::{TowerOptions, Towers};
 use super::vocabulary::vocabulary;
 use crate::gguf::{Gguf, Metadata, Value};
+use crate::media::audio::{RATE, Sound, SoundOptions};
 use crate::media::image;
 use crate::model::slice::Slice;
 use crate::model::text::TextModel;
@@ -36,7 +38,7 @@ pub enum ModelSource {
 pub struct EngineOptions {
     /// The model.
     pub model: ModelSource,
-    /// The towers for pictures.
+    /// The towers for pictures and sounds.
     pub towers: Option<ModelSource>,
     /// How towers run.
     pub tower_options: TowerOptions,
@@ -60,6 +62,21 @@ pub struct Seen {
     /// As above.
     pub height: u32,
 }
+
+/// A sound as the model hears it.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    /// Its soft tokens.
+    pub media: Arc<SoftTokens>,
+    /// Seconds of the whole sound. `None`: more than was heard; where its end is, its file does not
+    /// say, and nobody looked for it.
+    pub seconds: Option<f64>,
+    /// Seconds that the model hears, at most [`HEARD_SECONDS`].
+    pub heard: f64,
+}
+
+/// Seconds of a clip that the model hears; what comes after them is cut off, as in the reference.
+pub const HEARD_SECONDS: usize = 30;
 
 /// Where the time of opening went.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -159,15 +176,52 @@ impl Engine {
     /// No towers, a picture that can't be read, or what [`Towers::see`] meets.
     pub fn see(&self, file: &Path, side: Option<usize>) -> Result<Seen, Error> {
         let towers = self.towers.as_ref().ok_or(Error::NoTowers)?;
-        let side = side.unwrap_or(towers.image_size());
+        let side = match side {
+            Some(side) => side,
+            None => towers.image_size()?,
+        };
         towers.check_side(side)?;
         let picture = match file.as_os_str() == "-" {
-            true => image::read(Path::new("standard input"), std::io::stdin().lock())?,
+            true => image::read(Path::new(STDIN), io::stdin().lock())?,
             false => image::open(file)?,
         };
-        let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy();
-        let media = towers.see(&name, &picture.squashed(side).values(), side)?;
+        let media = towers.see(&own_name(file), &picture.squashed(side).values(), side)?;
         Ok(Seen { media: Arc::new(media), width: picture.width, height: picture.height })
+    }
+
+    /// What the model hears of a sound: a file, or `-` for standard input. No more of it is read than
+    /// the model hears.
+    ///
+    /// # Errors
+    /// No towers, a sound that can't be read, or what [`Towers::hear`] meets.
+    pub fn hear(&self, file: &Path) -> Result<Heard, Error> {
+        let towers = self.towers.as_ref().ok_or(Error::NoTowers)?;
+        towers.check_ears()?;
+        let stdin = file.as_os_str() == "-";
+        let sound = match stdin {
+            true => Sound::read(Path::new(STDIN), io::stdin(), &SoundOptions::default())?,
+            false => Sound::open(file, &SoundOptions::default())?,
+        };
+        let clip = Clip::read(sound)?;
+        let media = towers.hear(&own_name(file), &clip.samples).map_err(|error| match error {
+            // Errors name the file as it was given.
+            Error::TooShort { seconds, .. } if !stdin => {
+                Error::TooShort { name: file.display().to_string(), seconds }
+            }
+            other => other,
+        })?;
+        let heard = clip.samples.len() as f64 / f64::from(RATE);
+        Ok(Heard { media: Arc::new(media), seconds: clip.seconds, heard })
+    }
+
+    /// What the model hears of samples at 16 kHz, of the first 30 s at most; `name` is what messages
+    /// call them.
+    ///
+    /// # Errors
+    /// No towers, or what [`Towers::hear`] meets.
+    pub fn hear_samples(&self, name: &str, samples: &[f32]) -> Result<Arc<SoftTokens>, Error> {
+        let towers = self.towers.as_ref().ok_or(Error::NoTowers)?;
+        Ok(Arc::new(towers.hear(name, samples)?))
     }
 
     /// The tokenizer.
@@ -221,6 +275,43 @@ impl Engine {
     /// Where the time of opening went.
     pub fn timings(&self) -> OpenTimings {
         self.timings
+    }
+}
+
+/// What errors call standard input.
+const STDIN: &str = "standard input";
+
+/// What messages call a picture or sound: its file's name.
+fn own_name(file: &Path) -> String {
+    match file.as_os_str() == "-" {
+        true => STDIN.to_owned(),
+        false => file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned(),
+    }
+}
+
+/// The beginning of a sound, as much as the model hears.
+struct Clip {
+    samples: Vec<f32>,
+    /// Of the whole sound, where that is known.
+    seconds: Option<f64>,
+}
+
+impl Clip {
+    fn read(mut sound: Sound) -> Result<Self, Error> {
+        let most = HEARD_SECONDS * RATE as usize;
+        let told = sound.duration();
+        let mut samples = Vec::new();
+        while let Some(piece) = sound.next_piece()? {
+            samples.extend_from_slice(&piece);
+            if samples.len() > most {
+                samples.truncate(most);
+                // A header may say less than there is.
+                let seconds = told.filter(|&seconds| seconds > HEARD_SECONDS as f64);
+                return Ok(Self { samples, seconds });
+            }
+        }
+        let seconds = Some(samples.len() as f64 / f64::from(RATE));
+        Ok(Self { samples, seconds })
     }
 }
 

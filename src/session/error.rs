@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::placeholder::Misplaced;
 use super::prompt::LanguageError;
 use super::sampler::SamplerError;
 use super::state::SessionFileError;
@@ -58,10 +59,18 @@ pub enum Error {
         /// What fails.
         error: StepError,
     },
-    /// A picture for a model whose towers are not open.
-    #[error("the model has no towers for pictures")]
+    /// A picture or sound for a model whose towers are not open.
+    #[error("the model has no towers for pictures and sounds")]
     NoTowers,
-    /// A picture that can't be read.
+    /// A sound of less than a frame.
+    #[error("{name}: {seconds:.3} s of sound; the model needs at least 0.033 s")]
+    TooShort {
+        /// Its file, or what it is called.
+        name: String,
+        /// How long it is.
+        seconds: f64,
+    },
+    /// A picture or sound that can't be read.
     #[error(transparent)]
     Media(#[from] media::Error),
     /// A session file cannot be written or used.
@@ -70,13 +79,15 @@ pub enum Error {
     /// There is no user message without an answer.
     #[error("there is no message to answer")]
     NothingToAnswer,
-    /// A raw prompt whose placeholders are not as many as the pictures.
-    #[error(
-        "the prompt does not have one <image_soft_token> for each of the pictures ({pictures})"
-    )]
+    /// A raw prompt whose placeholders are not as many as the pictures or sounds.
+    #[error("the prompt does not have one {placeholder} for each of the {what} ({given})")]
     Placeholders {
-        /// The pictures that were given.
-        pictures: usize,
+        /// `<image_soft_token>` or `<audio_soft_token>`.
+        placeholder: &'static str,
+        /// `pictures` or `sounds`.
+        what: &'static str,
+        /// How many were given.
+        given: usize,
     },
     /// A raw prompt without a token.
     #[error("the prompt is empty")]
@@ -106,6 +117,12 @@ pub enum Error {
 impl From<OpenError> for Error {
     fn from(error: OpenError) -> Self {
         Self::Model(Box::new(error))
+    }
+}
+
+impl From<Misplaced> for Error {
+    fn from(Misplaced { kind, given, .. }: Misplaced) -> Self {
+        Self::Placeholders { placeholder: kind.placeholder(), what: kind.plural(), given }
     }
 }
 

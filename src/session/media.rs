@@ -18,7 +18,7 @@ pub struct SoftTokens {
 }
 
 impl SoftTokens {
-    /// Rows of `width` values; `name` is what messages call the picture.
+    /// Rows of `width` values; `name` is what messages call the picture or sound.
     ///
     /// # Panics
     /// The values are not whole rows.
@@ -106,7 +106,7 @@ impl TryFrom<Stored> for SoftTokens {
 }
 
 /// A token of a prompt: an id, and for a placeholder the row that takes its embedding's place.
-/// Two placeholders are the same when they show the same row of the same picture.
+/// Two placeholders are the same when they stand for the same row of the same picture or sound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptToken {
     /// Its id; the placeholder's where there is a row.

@@ -45,6 +45,11 @@ pub enum Part {
         /// What the model sees of it.
         media: Arc<SoftTokens>,
     },
+    /// A sound.
+    Audio {
+        /// What the model hears of it.
+        media: Arc<SoftTokens>,
+    },
 }
 
 impl Part {
@@ -52,7 +57,15 @@ impl Part {
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Part::Text { text } => Some(text),
-            Part::Image { .. } => None,
+            Part::Image { .. } | Part::Audio { .. } => None,
+        }
+    }
+
+    /// What the model sees or hears, if it is not made of words.
+    pub fn media(&self) -> Option<&Arc<SoftTokens>> {
+        match self {
+            Part::Text { .. } => None,
+            Part::Image { media } | Part::Audio { media } => Some(media),
         }
     }
 }
@@ -87,8 +100,8 @@ impl Message {
         self.content.iter().filter_map(Part::as_text).collect()
     }
 
-    /// What is shown with the words, in order.
+    /// What is shown and played with the words, in order.
     pub fn media(&self) -> impl Iterator<Item = &Part> {
-        self.content.iter().filter(|part| part.as_text().is_none())
+        self.content.iter().filter(|part| part.media().is_some())
     }
 }

@@ -17,6 +17,7 @@ mod error;
 mod generate;
 mod media;
 mod message;
+mod placeholder;
 mod prompt;
 mod python_json;
 mod sampler;
@@ -29,10 +30,11 @@ mod state;
 mod stop;
 mod template;
 mod towers;
+mod transcription;
 mod vocabulary;
 
 pub use conversation::{ContextFull, ContextUsage, Conversation, ConversationOptions};
-pub use engine::{Engine, EngineOptions, ModelSource, OpenTimings, Seen};
+pub use engine::{Engine, EngineOptions, HEARD_SECONDS, Heard, ModelSource, OpenTimings, Seen};
 pub use error::Error;
 pub use generate::{Event, Finish, Reply, ReplyTimings, TokenCounts};
 pub use media::SoftTokens;
@@ -42,6 +44,7 @@ pub use sampler::{SamplerError, SamplerOptions};
 pub use state::{SessionFault, SessionFileError};
 pub use template::TemplateError;
 pub use towers::{TowerOptions, Towers};
+pub use transcription::{Hearing, Passage, PassageTimings, Request, Transcriber};
 pub use vocabulary::{VocabularyError, vocabulary};
 
 pub use crate::model::text::{CacheType, DecoderOptions, Kernels};

@@ -7,30 +7,25 @@
 //! 3. In each stretch between them the private characters become plain text again, and the
 //!    stretch is encoded whole, so that newlines fuse across the template's own.
 //!
-//! A picture is where the template writes its placeholder; that becomes the run of soft tokens
-//! between its marks and blank lines, before the text is encoded, so that those newlines fuse too.
+//! A picture or sound is where the template writes its placeholder; that becomes the run of soft
+//! tokens between its marks and blank lines, before the text is encoded, so that those newlines
+//! fuse too.
 //!
 //! `<bos>` stands once at the start, whether the template writes it, the tokenizer or both.
 //! Reference: Gemma3nProcessor (`apply_chat_template`, then no automatic special tokens).
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
-use super::media::{PromptToken, SoftTokens};
+use super::media::PromptToken;
 use super::message::{Message, Part};
+use super::placeholder::{Kind, Media, Misplaced};
 use super::template::{ChatTemplate, TemplateError};
 use crate::tokenizer::{Specials, TokenId, TokenKind, Tokenizer};
 
 /// First character of the private planes 15 and 16.
 const PRIVATE: u32 = 0xF_0000;
-
-/// What a template writes for a picture.
-const PLACEHOLDER: &str = "<image_soft_token>";
-/// What the reference's processor puts around a picture's soft tokens.
-const BEFORE_IMAGE: &str = "\n\n<start_of_image>";
-const AFTER_IMAGE: &str = "<end_of_image>\n\n";
 
 /// Why tokenizer and template do not fit together.
 #[derive(Debug, thiserror::Error)]
@@ -81,57 +76,59 @@ impl Language {
         &self.template
     }
 
-    /// The id of a picture's soft tokens.
-    pub fn placeholder(&self) -> Option<TokenId> {
-        self.tokenizer.id_of(PLACEHOLDER)
+    /// The id of the soft tokens of a picture or sound.
+    pub fn placeholder(&self, kind: Kind) -> Option<TokenId> {
+        self.tokenizer.id_of(kind.placeholder())
     }
 
     /// The tokens of a conversation, up to and with the opening of the model's turn.
     ///
     /// # Errors
-    /// The template refuses the messages, or leaves pictures out.
+    /// The template refuses the messages, or leaves pictures or sounds out.
     pub fn conversation(&self, messages: &[Message]) -> Result<Vec<PromptToken>, TemplateError> {
         let shield = Shield::new(&self.controls, &self.template, messages);
         let shielded: Vec<Message> = messages.iter().map(|message| shield.cover(message)).collect();
         let rendered = self.template.render(&shielded, true)?;
-        let pictures: Vec<_> = messages.iter().flat_map(pictures).collect();
-        let placeholders = rendered.matches(PLACEHOLDER).count();
-        if placeholders != pictures.len() {
-            return Err(self.template.refuses(format!(
-                "the template writes {placeholders} placeholders for {} pictures",
-                pictures.len()
-            )));
-        }
-        Ok(self.tokens(&rendered, &pictures, |text| shield.uncover(text)))
+        let media = Media::of(messages.iter().flat_map(Message::media));
+        self.tokens(&rendered, media, |text| shield.uncover(text)).map_err(
+            |Misplaced { kind, placeholders, given }| {
+                self.template.refuses(format!(
+                    "the template writes {placeholders} placeholders for {given} {}",
+                    kind.plural()
+                ))
+            },
+        )
     }
 
-    /// The tokens of a text as it stands: control tokens in it count as such, and each
-    /// `<image_soft_token>` is the next picture. `None`: they are not as many.
-    pub fn raw(&self, text: &str, pictures: &[Arc<SoftTokens>]) -> Option<Vec<PromptToken>> {
-        let pictures: Vec<_> = pictures.iter().collect();
-        let matching = text.matches(PLACEHOLDER).count() == pictures.len();
-        matching.then(|| self.tokens(text, &pictures, str::to_owned))
+    /// The tokens of a text as it stands: control tokens in it count as such, and each placeholder
+    /// is the next of these pictures or sounds.
+    ///
+    /// # Errors
+    /// They are not as many.
+    pub fn raw(&self, text: &str, shown: &[Part]) -> Result<Vec<PromptToken>, Misplaced> {
+        self.tokens(text, Media::of(shown), str::to_owned)
     }
 
-    /// Splits a text at control tokens; each placeholder is the next picture's soft tokens.
+    /// Splits a text at control tokens; each placeholder is the soft tokens of the next picture or
+    /// sound.
     fn tokens(
         &self,
         text: &str,
-        pictures: &[&Arc<SoftTokens>],
+        mut media: Media<'_>,
         plain: impl Fn(&str) -> String,
-    ) -> Vec<PromptToken> {
-        let expanded = format!("{BEFORE_IMAGE}{PLACEHOLDER}{AFTER_IMAGE}");
-        let text = text.replace(PLACEHOLDER, &expanded);
-        let mut pictures = pictures.iter();
+    ) -> Result<Vec<PromptToken>, Misplaced> {
+        let text = media.expand(text)?;
         let mut tokens = Vec::new();
         let mut from = 0;
         for found in self.controls.matcher.find_iter(&text) {
             self.encode_text(&plain(&text[from..found.start()]), &mut tokens);
             let id = self.controls.ids[found.pattern().as_usize()];
-            match (&text[found.range()] == PLACEHOLDER).then(|| pictures.next()).flatten() {
-                Some(&picture) => tokens.extend(
-                    (0..picture.len())
-                        .map(|row| PromptToken { id, soft: Some((picture.clone(), row)) }),
+            let kind =
+                Kind::ALL.into_iter().find(|kind| kind.placeholder() == &text[found.range()]);
+            match kind.and_then(|kind| media.next(kind)) {
+                Some(media) => tokens.extend(
+                    (0..media.len())
+                        .map(|row| PromptToken { id, soft: Some((media.clone(), row)) }),
                 ),
                 None => tokens.push(id.into()),
             }
@@ -139,7 +136,7 @@ impl Language {
         }
         self.encode_text(&plain(&text[from..]), &mut tokens);
         self.settle_bos(&mut tokens);
-        tokens
+        Ok(tokens)
     }
 
     fn encode_text(&self, text: &str, tokens: &mut Vec<PromptToken>) {
@@ -236,7 +233,7 @@ impl<'a> Shield<'a> {
     fn cover(&self, message: &Message) -> Message {
         let cover = |part: &Part| match part {
             Part::Text { text } => Part::Text { text: self.cover_text(text) },
-            Part::Image { .. } => part.clone(),
+            Part::Image { .. } | Part::Audio { .. } => part.clone(),
         };
         Message { role: message.role, content: message.content.iter().map(cover).collect() }
     }
@@ -277,210 +274,5 @@ fn texts(message: &Message) -> impl Iterator<Item = &str> {
     message.content.iter().filter_map(Part::as_text)
 }
 
-/// The pictures of a message.
-fn pictures(message: &Message) -> impl Iterator<Item = &Arc<SoftTokens>> {
-    message.content.iter().filter_map(|part| match part {
-        Part::Image { media } => Some(media),
-        Part::Text { .. } => None,
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::session::Role;
-    use crate::session::script::{BOS, END, IMAGE, NEWLINES, START, gemma, language, tokenizer};
-
-    /// The ids of a conversation without pictures.
-    fn ids(language: &Language, messages: &[Message]) -> Vec<TokenId> {
-        let tokens = language.conversation(messages).unwrap();
-        tokens.iter().map(|token| token.id).collect()
-    }
-
-    fn raw(text: &str) -> Vec<TokenId> {
-        gemma().raw(text, &[]).unwrap().iter().map(|token| token.id).collect()
-    }
-
-    fn text_ids(text: &str) -> Vec<TokenId> {
-        tokenizer().encode(text, Specials::AsText)
-    }
-
-    /// The ids of Gemma's turns around these messages' words.
-    fn turns(stretches: &[(&str, bool)]) -> Vec<TokenId> {
-        let mut ids = vec![BOS];
-        for (text, opens) in stretches {
-            ids.extend(if *opens { vec![START] } else { vec![] });
-            ids.extend(text_ids(text));
-            ids.extend(if *opens { vec![END] } else { vec![] });
-        }
-        ids
-    }
-
-    fn user(text: &str) -> Vec<Message> {
-        vec![Message::text(Role::User, text)]
-    }
-
-    #[test]
-    fn the_templates_own_control_tokens_are_tokens() {
-        let mut expected = turns(&[("user\nhi", true), ("\n", false)]);
-        expected.push(START);
-        expected.extend(text_ids("model\n"));
-        assert_eq!(ids(&gemma(), &user(" hi ")), expected);
-    }
-
-    #[test]
-    fn control_tokens_in_messages_are_text() {
-        let language = gemma();
-        for text in [
-            "<end_of_turn>",
-            "a<end_of_turn>\n<start_of_turn>model\nb",
-            "<bos><start_of_image>\u{F0000}<unk><eos>\u{F0001}",
-            "<end_of_<end_of_turn>turn>",
-            "<start_of_image",
-            "<",
-            "x<end_of_turn> <end_of_tur",
-        ] {
-            for role in [Role::User, Role::Model] {
-                let messages = match role {
-                    Role::Model => vec![
-                        Message::text(Role::User, "q"),
-                        Message::text(Role::Model, text),
-                        Message::text(Role::User, "r"),
-                    ],
-                    _ => vec![Message::text(Role::System, text), Message::text(Role::User, text)],
-                };
-                let ids = ids(&language, &messages);
-                let count = |id| ids.iter().filter(|&&found| found == id).count();
-                let model_turns = usize::from(role == Role::Model);
-                assert_eq!(count(START), 2 + 2 * model_turns, "{text}");
-                assert_eq!(count(END), 1 + 2 * model_turns, "{text}");
-                assert_eq!((count(BOS), count(IMAGE), ids[0]), (1, 0, BOS), "{text}");
-                let decoded = tokenizer().decode(&ids, true);
-                let times = if role == Role::Model { 1 } else { 2 };
-                assert_eq!(decoded.matches(text).count(), times, "{decoded}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_parts_make_together_is_text_too() {
-        let part = |text: &str| Part::Text { text: text.to_owned() };
-        let message =
-            Message { role: Role::User, content: vec![part("<end_of_ "), part(" turn>")] };
-        let ids = ids(&gemma(), &[message]);
-        assert_eq!(ids.iter().filter(|&&id| id == END).count(), 1);
-        assert!(tokenizer().decode(&ids, true).contains("<end_of_turn>"));
-    }
-
-    fn picture(name: &str, rows: usize) -> Arc<SoftTokens> {
-        let value = name.len() as f32;
-        Arc::new(SoftTokens::new(name, 2, vec![value; 2 * rows]))
-    }
-
-    /// Newlines around a picture fuse with those beside it; rows stand in the order given.
-    #[test]
-    fn pictures_stand_where_the_template_has_them() {
-        let (first, second) = (picture("a", 2), picture("bb", 3));
-        let image = |media: &Arc<SoftTokens>| Part::Image { media: media.clone() };
-        let message = Message {
-            role: Role::User,
-            content: vec![
-                image(&first),
-                image(&second),
-                Part::Text { text: "<image_soft_token>?".into() },
-            ],
-        };
-        let language = gemma();
-        let tokens = language.conversation(&[message]).unwrap();
-        let placeholder = language.placeholder().unwrap();
-        let soft: Vec<_> = tokens
-            .iter()
-            .filter(|token| token.id == placeholder)
-            .map(|token| token.soft.clone().unwrap())
-            .map(|(media, row)| (media.name().to_owned(), row))
-            .collect();
-        let expected = [("a", 0), ("a", 1), ("bb", 0), ("bb", 1), ("bb", 2)];
-        assert_eq!(soft, expected.map(|(name, row)| (name.to_owned(), row)));
-        let plain: Vec<_> = tokens.iter().map(|token| token.id).collect();
-        let end = tokenizer().id_of("<end_of_image>").unwrap();
-        let one = |rows: usize| [vec![IMAGE], vec![placeholder; rows], vec![end]].concat();
-        let (two, three) = (TokenId(NEWLINES.0 + 1), TokenId(NEWLINES.0 + 2));
-        // "user\n" and the first picture's own blank line are three newlines, the two pictures'
-        // four, in the longest runs that there are.
-        let expected = [
-            vec![BOS, START],
-            text_ids("user"),
-            vec![three],
-            one(2),
-            vec![three, NEWLINES],
-            one(3),
-            vec![two],
-            text_ids("<image_soft_token>?"),
-            vec![END],
-            text_ids("\n"),
-            vec![START],
-            text_ids("model\n"),
-        ]
-        .concat();
-        assert_eq!(plain, expected);
-    }
-
-    #[test]
-    fn raw_text_has_a_placeholder_for_each_picture() {
-        let tokens = gemma().raw("x<image_soft_token>", &[picture("a", 2)]).unwrap();
-        assert_eq!(tokens.iter().filter(|token| token.soft.is_some()).count(), 2);
-        assert!(gemma().raw("x", &[picture("a", 2)]).is_none());
-        assert!(gemma().raw("<image_soft_token>", &[]).is_none());
-    }
-
-    #[test]
-    fn a_template_that_leaves_pictures_out_is_refused() {
-        let message =
-            Message { role: Role::User, content: vec![Part::Image { media: picture("a", 2) }] };
-        let error = language("{{ bos_token }}").conversation(&[message]).unwrap_err().to_string();
-        assert_eq!(error, "test: the template writes 0 placeholders for 1 pictures");
-    }
-
-    #[test]
-    fn newlines_fuse_across_the_templates_own() {
-        let language = language("{{ bos_token }}{{ messages[0].content }}\n\n<end_of_turn>");
-        let ids = ids(&language, &user("a\n"));
-        let three = TokenId(NEWLINES.0 + 2);
-        assert_eq!(ids, [vec![BOS], text_ids("a"), vec![three, END]].concat());
-    }
-
-    #[test]
-    fn bos_stands_once() {
-        let none = ids(&language("{{ messages[0].content }}"), &user("a"));
-        let two = ids(&language("<bos>{{ bos_token }}{{ messages[0].content }}"), &user("a"));
-        let expected = [vec![BOS], text_ids("a")].concat();
-        assert_eq!((&none, &two), (&expected, &expected));
-        assert_eq!(raw("a"), expected);
-        assert_eq!(raw("<bos>a"), expected);
-        assert_eq!(raw("<bos><bos>a"), expected);
-        assert_eq!(raw(""), [BOS]);
-    }
-
-    #[test]
-    fn raw_text_may_hold_control_tokens() {
-        let expected = [vec![BOS, START], text_ids("a"), vec![IMAGE]].concat();
-        assert_eq!(raw("<start_of_turn>a<start_of_image>"), expected);
-    }
-
-    #[test]
-    fn a_template_for_another_vocabulary_is_refused() {
-        let template = ChatTemplate::new(
-            "t",
-            b"<start_of_turn>",
-            crate::session::template::SpecialTexts::default(),
-        )
-        .unwrap();
-        let special = crate::tokenizer::SpecialIds::default();
-        let pieces = ["<unk>", "<bos>", "<eos>"].map(str::as_bytes);
-        let kinds = vec![TokenKind::Unknown, TokenKind::Control, TokenKind::Control];
-        let small =
-            crate::tokenizer::Vocabulary::new(pieces, vec![0.0; 3], kinds, special).unwrap();
-        let error = Language::new(Tokenizer::new(small).unwrap(), template).err().unwrap();
-        assert!(error.to_string().contains("<start_of_turn>, which is not in the vocabulary"));
-    }
-}
+mod tests;

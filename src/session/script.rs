@@ -41,7 +41,10 @@ pub fn tokenizer() -> Tokenizer {
     .to_vec();
     pieces.extend(('!'..='~').map(|c| (c.to_string(), Normal)));
     pieces.extend((0..=255).map(|byte| (format!("<0x{byte:02X}>"), Byte)));
-    pieces.extend(["<image_soft_token>", "<end_of_image>"].map(|text| (text.to_owned(), Control)));
+    let media = ["<image_soft_token>", "<end_of_image>"];
+    let media =
+        [&media[..], &["<start_of_audio>", "<audio_soft_token>", "<end_of_audio>"]].concat();
+    pieces.extend(media.iter().map(|text| (text.to_string(), Control)));
     let special = SpecialIds { add_bos: true, ..SpecialIds::default() };
     let scores = vec![-1.0; pieces.len()];
     let kinds = pieces.iter().map(|(_, kind)| *kind).collect();

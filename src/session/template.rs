@@ -208,11 +208,12 @@ fn message_value(message: &Message) -> Value {
     context! { role => message.role.name(), content => content }
 }
 
-/// A part as templates know it; of a picture they see that there is one.
+/// A part as templates know it; of a picture or sound they see that there is one.
 fn part_value(part: &Part) -> Value {
     match part {
         Part::Text { text } => [("type", "text"), ("text", text)].into_iter().collect(),
         Part::Image { .. } => [("type", "image")].into_iter().collect(),
+        Part::Audio { .. } => [("type", "audio")].into_iter().collect(),
     }
 }
 

@@ -1,7 +1,7 @@
-//! The towers of a model: a picture's pixels in, soft tokens out.
+//! The towers of a model: a picture's pixels or a sound's samples in, soft tokens out.
 //!
-//! They are opened when the first picture comes, and their memory can be given back between
-//! pictures; what they make of the ids of their own vocabulary is kept.
+//! A file has one of them or both. Each is opened when it is first needed, and their memory can be
+//! given back in between; what they make of the ids of their own vocabulary is kept.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -10,11 +10,17 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use super::error::Error;
 use super::media::SoftTokens;
 use crate::gguf::Gguf;
+use crate::media::audio::RATE;
+use crate::media::audio::mel::LogMel;
+use crate::model::audio::{self, AudioConfig, AudioModel};
 use crate::model::scope::Kernels;
 use crate::model::tower::{EncoderOptions, Precision};
-use crate::model::vision::{Encoder, VisionConfig, VisionModel};
-use crate::model::{OpenError, StepError};
+use crate::model::vision::{self, VisionConfig, VisionModel};
+use crate::model::{Fault, OpenError, StepError};
 use crate::tokenizer::TokenId;
+
+/// Samples of the shortest sound: a frame of 32 ms, and one more that the reference takes.
+const LEAST_SAMPLES: usize = 513;
 
 /// How towers run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,22 +39,118 @@ pub struct Towers {
     /// The text model's width.
     embedding: usize,
     options: TowerOptions,
-    vision: VisionConfig,
-    encoder: Mutex<Option<Encoder>>,
+    eyes: Option<Tower<Eyes>>,
+    ears: Option<Tower<Ears>>,
     interrupt: Mutex<Arc<AtomicBool>>,
+}
+
+/// A tower that the file has.
+struct Tower<S: Sense> {
+    config: S::Config,
+    /// Where it is open.
+    open: Mutex<Option<S>>,
     hard_tokens: OnceLock<Vec<f32>>,
+}
+
+/// An open tower, as far as the two are alike.
+trait Sense: Sized {
+    type Config;
+
+    fn open(gguf: &Arc<Gguf>, embedding: usize, options: TowerOptions) -> Result<Self, OpenError>;
+    fn set_interrupt(&mut self, flag: Arc<AtomicBool>);
+    /// The embedding of every id of its vocabulary, `[E, ids]`.
+    fn hard_tokens(&mut self) -> Result<Vec<f32>, StepError>;
+}
+
+type Eyes = vision::Encoder;
+
+struct Ears {
+    encoder: audio::Encoder,
+    features: LogMel,
+}
+
+impl<S: Sense> Tower<S> {
+    fn new(config: S::Config) -> Self {
+        let (open, hard_tokens) = Default::default();
+        Self { config, open, hard_tokens }
+    }
+
+    fn rest(&self) {
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// One that was opened for this alone is closed again.
+    fn prepare_hard_tokens(&self, towers: &Towers) -> Result<(), Error> {
+        if self.hard_tokens.get().is_some() {
+            return Ok(());
+        }
+        let was_open = self.open.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        towers.with(self, |_| Ok(()))?;
+        if !was_open {
+            self.rest();
+        }
+        Ok(())
+    }
+}
+
+impl Sense for Eyes {
+    type Config = VisionConfig;
+
+    fn open(gguf: &Arc<Gguf>, embedding: usize, options: TowerOptions) -> Result<Self, OpenError> {
+        let model = VisionModel::open(gguf, embedding, options.precision)?;
+        Ok(Self::new(model, options.encoder()))
+    }
+
+    fn set_interrupt(&mut self, flag: Arc<AtomicBool>) {
+        self.set_interrupt(flag);
+    }
+
+    fn hard_tokens(&mut self) -> Result<Vec<f32>, StepError> {
+        self.hard_tokens()
+    }
+}
+
+impl Sense for Ears {
+    type Config = AudioConfig;
+
+    fn open(gguf: &Arc<Gguf>, embedding: usize, options: TowerOptions) -> Result<Self, OpenError> {
+        let model = AudioModel::open(gguf, embedding, options.precision)?;
+        let features = LogMel::new(model.config().mel_bins);
+        Ok(Self { encoder: audio::Encoder::new(model, options.encoder()), features })
+    }
+
+    fn set_interrupt(&mut self, flag: Arc<AtomicBool>) {
+        self.encoder.set_interrupt(flag);
+    }
+
+    fn hard_tokens(&mut self) -> Result<Vec<f32>, StepError> {
+        self.encoder.hard_tokens()
+    }
+}
+
+impl TowerOptions {
+    fn encoder(self) -> EncoderOptions {
+        EncoderOptions { threads: self.threads, kernels: self.kernels }
+    }
 }
 
 impl Towers {
     /// Reads what the file says of itself; its weights are looked at when they are needed.
     ///
     /// # Errors
-    /// A file of something else, or without the vision tower.
+    /// A file of something else, or with neither tower.
     pub fn open(gguf: Gguf, embedding: usize, options: TowerOptions) -> Result<Self, OpenError> {
-        let vision = VisionConfig::read(&gguf)?;
-        let (encoder, interrupt, hard_tokens) = Default::default();
+        let (has_eyes, has_ears) = (VisionConfig::present(&gguf)?, AudioConfig::present(&gguf)?);
+        let eyes = match has_eyes || !has_ears {
+            true => Some(Tower::new(VisionConfig::read(&gguf)?)),
+            false => None,
+        };
+        let ears = match has_ears {
+            true => Some(Tower::new(AudioConfig::read(&gguf)?)),
+            false => None,
+        };
         let gguf = Arc::new(gguf);
-        Ok(Self { gguf, embedding, options, vision, encoder, interrupt, hard_tokens })
+        Ok(Self { gguf, embedding, options, eyes, ears, interrupt: Mutex::default() })
     }
 
     /// The file.
@@ -57,16 +159,27 @@ impl Towers {
     }
 
     /// Pixels of a picture's side, where nobody asks for another.
-    pub fn image_size(&self) -> usize {
-        self.vision.image_size
+    ///
+    /// # Errors
+    /// The file has no tower for pictures.
+    pub fn image_size(&self) -> Result<usize, Error> {
+        Ok(self.eyes()?.config.image_size)
+    }
+
+    /// Tells before the work that sounds cannot be heard.
+    ///
+    /// # Errors
+    /// The file has no tower for sounds.
+    pub fn check_ears(&self) -> Result<(), Error> {
+        self.ears().map(|_| ())
     }
 
     /// Refuses a size that the tower doesn't take, before a picture is read for it.
     ///
     /// # Errors
-    /// Such a size; broken weights.
+    /// Such a size; no tower for pictures, broken weights.
     pub fn check_side(&self, side: usize) -> Result<(), Error> {
-        self.with_encoder(|encoder| match encoder.takes(side) {
+        self.with(self.eyes()?, |encoder| match encoder.takes(side) {
             true => Ok(()),
             false => {
                 let sides: Vec<_> = encoder.sides().map(|side| side.to_string()).collect();
@@ -81,61 +194,120 @@ impl Towers {
     /// What the model sees of `side × side` pixels, `[3, side²]` in [0, 1], a size that was checked.
     ///
     /// # Errors
-    /// Broken weights, interrupted, out of memory.
+    /// No tower for pictures, broken weights, interrupted, out of memory.
     pub fn see(&self, name: &str, pixels: &[f32], side: usize) -> Result<SoftTokens, Error> {
-        let rows = self.with_encoder(|encoder| encoder.encode(pixels, side))?;
+        let rows = self.with(self.eyes()?, |encoder| encoder.encode(pixels, side))?;
         Ok(SoftTokens::new(name, self.embedding, rows))
     }
 
-    /// Makes ready what [`Towers::hard_token`] gives.
+    /// What the model hears of these samples at 16 kHz, of the first 30 s at most.
+    ///
+    /// # Errors
+    /// Less than a frame; no tower for sounds, broken weights, interrupted, out of memory.
+    pub fn hear(&self, name: &str, samples: &[f32]) -> Result<SoftTokens, Error> {
+        let ears = self.ears()?;
+        if samples.len() < LEAST_SAMPLES {
+            let seconds = samples.len() as f64 / f64::from(RATE);
+            return Err(Error::TooShort { name: name.to_owned(), seconds });
+        }
+        let rows = self.with(ears, |ears| {
+            let features = ears.features.features(samples);
+            ears.encoder.encode(&features.values, &features.valid)
+        })?;
+        Ok(SoftTokens::new(name, self.embedding, rows))
+    }
+
+    /// Makes ready what [`Towers::hard_token`] gives for these ids.
     ///
     /// # Errors
     /// As [`Towers::see`].
-    pub fn prepare_hard_tokens(&self) -> Result<(), Error> {
-        if self.hard_tokens.get().is_none() {
-            let rows = self.with_encoder(Encoder::hard_tokens)?;
-            self.hard_tokens.get_or_init(|| rows);
+    pub fn prepare_hard_tokens(&self, ids: impl Iterator<Item = TokenId>) -> Result<(), Error> {
+        for id in ids {
+            match self.owner(id) {
+                Some((Owner::Eyes(eyes), _)) => eyes.prepare_hard_tokens(self)?,
+                Some((Owner::Ears(ears), _)) => ears.prepare_hard_tokens(self)?,
+                None => {}
+            }
         }
         Ok(())
     }
 
-    /// Whether an id is of a tower's vocabulary.
-    pub fn owns(&self, id: TokenId) -> bool {
-        id.0 as usize >= self.vision.vocab_offset
-    }
-
-    /// The embedding of an id of the tower's vocabulary, once that was made ready.
+    /// The embedding of an id of a tower's vocabulary, once that was made ready.
     pub fn hard_token(&self, id: TokenId) -> Option<&[f32]> {
-        let index = (id.0 as usize).checked_sub(self.vision.vocab_offset)?;
-        self.hard_tokens.get()?.chunks_exact(self.embedding).nth(index)
+        let (owner, index) = self.owner(id)?;
+        let rows = match owner {
+            Owner::Eyes(eyes) => &eyes.hard_tokens,
+            Owner::Ears(ears) => &ears.hard_tokens,
+        };
+        rows.get()?.chunks_exact(self.embedding).nth(index)
     }
 
-    /// A flag that ends the looking when it becomes true.
+    /// A flag that ends the looking and listening when it becomes true.
     pub fn set_interrupt(&self, flag: Arc<AtomicBool>) {
         *self.interrupt.lock().unwrap_or_else(PoisonError::into_inner) = flag;
     }
 
-    /// Gives the tower's memory back; the next picture opens it again.
+    /// Gives the towers' memory back; the next picture or sound opens its own again.
     pub fn rest(&self) {
-        *self.encoder.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Some(eyes) = &self.eyes {
+            eyes.rest();
+        }
+        if let Some(ears) = &self.ears {
+            ears.rest();
+        }
     }
 
-    fn with_encoder<T>(
+    fn eyes(&self) -> Result<&Tower<Eyes>, Error> {
+        self.eyes.as_ref().ok_or_else(|| self.lacks("vision"))
+    }
+
+    fn ears(&self) -> Result<&Tower<Ears>, Error> {
+        self.ears.as_ref().ok_or_else(|| self.lacks("audio"))
+    }
+
+    fn lacks(&self, tower: &'static str) -> Error {
+        OpenError::Model { file: self.path().to_path_buf(), fault: Fault::NoTower(tower) }.into()
+    }
+
+    /// The tower whose vocabulary an id is of, and its place there. Ids of sounds come after those
+    /// of pictures.
+    fn owner(&self, id: TokenId) -> Option<(Owner<'_>, usize)> {
+        let id = id.0 as usize;
+        let after = |offset: usize| id.checked_sub(offset);
+        if let Some(ears) = &self.ears
+            && let Some(index) = after(ears.config.vocab_offset)
+        {
+            return Some((Owner::Ears(ears), index));
+        }
+        let eyes = self.eyes.as_ref()?;
+        Some((Owner::Eyes(eyes), after(eyes.config.vocab_offset)?))
+    }
+
+    /// Works with a tower, which is opened where it is not. What it makes of its vocabulary's ids is
+    /// asked for while it is: a prompt with its soft tokens has such ids, too.
+    fn with<S: Sense, T>(
         &self,
-        work: impl FnOnce(&mut Encoder) -> Result<T, StepError>,
+        tower: &Tower<S>,
+        work: impl FnOnce(&mut S) -> Result<T, StepError>,
     ) -> Result<T, Error> {
-        let mut slot = self.encoder.lock().unwrap_or_else(PoisonError::into_inner);
-        let encoder = match &mut *slot {
-            Some(encoder) => encoder,
-            None => {
-                let TowerOptions { threads, kernels, precision } = self.options;
-                let model = VisionModel::open(&self.gguf, self.embedding, precision)?;
-                slot.insert(Encoder::new(model, EncoderOptions { threads, kernels }))
-            }
+        let mut slot = tower.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let sense = match &mut *slot {
+            Some(sense) => sense,
+            None => slot.insert(S::open(&self.gguf, self.embedding, self.options)?),
         };
         let interrupt = self.interrupt.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        encoder.set_interrupt(interrupt);
-        let model = self.path().to_path_buf();
-        work(encoder).map_err(|error| Error::Step { model, error })
+        sense.set_interrupt(interrupt);
+        let failed = |error| Error::Step { model: self.path().to_path_buf(), error };
+        if tower.hard_tokens.get().is_none() {
+            let rows = sense.hard_tokens().map_err(failed)?;
+            tower.hard_tokens.get_or_init(|| rows);
+        }
+        work(sense).map_err(failed)
     }
+}
+
+/// Whose vocabulary an id is of.
+enum Owner<'a> {
+    Eyes(&'a Tower<Eyes>),
+    Ears(&'a Tower<Ears>),
 }

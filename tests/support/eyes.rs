@@ -22,9 +22,12 @@ fn values(seed: &mut u64, n: usize, scale: f32) -> Vec<f32> {
         .collect()
 }
 
-/// Writes the towers' file for a text model of this width; `without` leaves a tensor out.
-pub fn write(target: &Path, embedding: u64, without: Option<&str>) {
-    let mut tensors: Vec<(String, [u64; 4])> = Vec::new();
+/// A tensor's name and shape.
+pub type Tensor = (String, [u64; 4]);
+
+/// The tower's tensors, for a text model of this width.
+pub fn tensors(embedding: u64) -> Vec<Tensor> {
+    let mut tensors: Vec<Tensor> = Vec::new();
     let mut kernel = |name: &str, side: u64, cin: u64, cout: u64| {
         tensors.push((format!("v.{name}.weight"), [side, side, cin, cout]));
     };
@@ -62,20 +65,35 @@ pub fn write(target: &Path, embedding: u64, without: Option<&str>) {
     tensors.extend(vectors.map(|(name, n)| (name.to_owned(), [n, 1, 1, 1])));
     tensors.push(("mm.input_projection.weight".to_owned(), [32, embedding, 1, 1]));
     tensors.push(("mm.embedding.weight".to_owned(), [32, 8, 1, 1]));
-    tensors.retain(|(name, _)| Some(name.as_str()) != without);
+    tensors
+}
 
-    let mut layout = Layout::new();
-    layout.set("general.architecture", "clip");
+/// What the file says of the tower.
+pub fn describe(layout: &mut Layout, embedding: u64) {
     layout.set("clip.vision.projector_type", "gemma3nv");
     layout.set("clip.vision.image_size", 32u32);
     layout.set("clip.vision.projection_dim", embedding as u32);
     layout.set("gemma3n.cli.vision.soft_tokens", SOFT_TOKENS as u32);
-    for (name, ne) in &tensors {
+}
+
+/// Writes the towers' file for a text model of this width; `without` leaves a tensor out.
+pub fn write(target: &Path, embedding: u64, without: Option<&str>) {
+    let mut layout = Layout::new();
+    layout.set("general.architecture", "clip");
+    describe(&mut layout, embedding);
+    let mut tensors = tensors(embedding);
+    tensors.retain(|(name, _)| Some(name.as_str()) != without);
+    write_tensors(target, layout, &tensors);
+}
+
+/// Writes a file of such tensors with random values: vectors around 1, rows of unit gain.
+pub fn write_tensors(target: &Path, mut layout: Layout, tensors: &[Tensor]) {
+    for (name, ne) in tensors {
         layout.add_tensor(name, *ne, 4, TensorType::F32);
     }
     let mut writer = Writer::create(target, &layout, true).expect("a file");
     let mut seed = 7;
-    for (name, ne) in &tensors {
+    for (name, ne) in tensors {
         let n = ne.iter().product::<u64>() as usize;
         let vector = n as u64 == ne[0];
         let fan_in = (n as u64 / ne[3].max(1)).max(1) as f32;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use rustyline::completion::unescape;
 
+use crate::cli::shown::Kind;
+
 /// A command's name, what it takes, and what it does; `/help` and Tab read this table too.
 pub struct Entry {
     pub name: &'static str,
@@ -11,12 +13,13 @@ pub struct Entry {
     pub does: &'static str,
 }
 
-pub const COMMANDS: [Entry; 15] = [
+pub const COMMANDS: [Entry; 16] = [
     entry("help", "", "this list"),
     entry("image", "FILE", "show a picture with the next message"),
-    entry("system", "[TEXT]", "say what the model is told first, or change it; - takes it away"),
+    entry("audio", "FILE", "play a sound with the next message"),
+    entry("system", "[TEXT]", "show or set what the model is told first; - takes it away"),
     entry("clear", "", "forget the conversation; the system text stays"),
-    entry("undo", "", "take back your last message and its answer"),
+    entry("undo", "", "take back a waiting file, or the last message and answer"),
     entry("retry", "", "have the last message answered once more"),
     entry("edit", "", "change your last message and send it again"),
     entry("save", "FILE", "write the conversation with its state to a file"),
@@ -24,7 +27,7 @@ pub const COMMANDS: [Entry; 15] = [
     entry("set", "NAME VALUE", "change a parameter of the answers"),
     entry("params", "", "show the parameters"),
     entry("stats", "", "figures of the last answer and of all"),
-    entry("context", "", "show how full the context is"),
+    entry("context", "", "show how full the context is, and which files wait"),
     entry("quit", "", "leave, like Ctrl-D"),
     // What hands from elsewhere type.
     entry("exit", "", ""),
@@ -46,7 +49,7 @@ pub enum Line {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     Help,
-    Image(PathBuf),
+    Show(Kind, PathBuf),
     /// Without a text: show it. An empty one takes it away.
     System(Option<String>),
     Clear,
@@ -106,8 +109,9 @@ pub fn parse(typed: &str) -> Result<Line, Error> {
     }
     Ok(Line::Command(match name {
         "help" => Command::Help,
-        "image" => match file(rest) {
-            Some(file) => Command::Image(file),
+        "image" | "audio" => match file(rest) {
+            Some(file) if name == "image" => Command::Show(Kind::Picture, file),
+            Some(file) => Command::Show(Kind::Sound, file),
             None => return missing,
         },
         "system" if rest.is_empty() => Command::System(None),
@@ -219,6 +223,10 @@ mod tests {
         assert_eq!(command(r"/save my\ talk"), save("my talk", false));
         assert_eq!(command("/save --force \"my talk\""), save("my talk", true));
         assert_eq!(command("/load --forced"), Command::Load(PathBuf::from("--forced")));
+        let show = |kind, file: &str| Command::Show(kind, PathBuf::from(file));
+        assert_eq!(command("/audio my cat.wav"), show(Kind::Sound, "my cat.wav"));
+        assert_eq!(command("/image 'cat.png'"), show(Kind::Picture, "cat.png"));
+        assert_eq!(parse("/audio"), Err(Error::Missing { name: "audio", takes: "FILE" }));
     }
 
     #[test]

@@ -181,7 +181,7 @@ impl Completer for Keys {
         let Some(command) = line[..at].strip_prefix('/') else { return Ok((at, Vec::new())) };
         match command.split_once(' ') {
             None => Ok((1, words(COMMANDS.iter().map(|entry| entry.name), command))),
-            Some(("save" | "load" | "image", _)) => self.files.complete_path(line, at),
+            Some(("save" | "load" | "image" | "audio", _)) => self.files.complete_path(line, at),
             Some(("set", name)) if !name.contains(' ') => {
                 Ok((at - name.len(), words(params::NAMES.iter().copied(), name)))
             }

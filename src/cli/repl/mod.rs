@@ -5,7 +5,6 @@ mod editor;
 mod params;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::Context;
 
@@ -17,8 +16,8 @@ use super::chat::{Stream, figures, told};
 use super::interrupt::Interrupt;
 use super::options::ModelOptions;
 use super::output::{Hint, Output, Verbosity, dumb_terminal, reader_is_gone};
-use super::progress::Progress;
-use crate::session::{Conversation, Finish, Part, Reply, SoftTokens};
+use super::shown::{self, Kind};
+use crate::session::{Conversation, Finish, Part, Reply};
 
 /// Talks until the user leaves.
 ///
@@ -27,7 +26,7 @@ use crate::session::{Conversation, Finish, Part, Reply, SoftTokens};
 pub fn run(
     chat: &mut Conversation,
     editor: LineEditor,
-    shown: Vec<Arc<SoftTokens>>,
+    waiting: Vec<Part>,
     options: &ModelOptions,
     interrupt: &Interrupt,
     output: &Output,
@@ -46,7 +45,7 @@ pub fn run(
         options,
         timings,
         own_file: None,
-        shown: shown.into_iter().map(|media| Part::Image { media }).collect(),
+        waiting,
         last: None,
         answers: 0,
         generated: 0,
@@ -63,8 +62,8 @@ struct Repl<'a> {
     timings: bool,
     /// The file last saved to or loaded from: `/save` may overwrite it.
     own_file: Option<PathBuf>,
-    /// What is shown with the next message.
-    shown: Vec<Part>,
+    /// Pictures and sounds that go with the next message.
+    waiting: Vec<Part>,
     last: Option<Reply>,
     answers: usize,
     generated: usize,
@@ -125,8 +124,14 @@ impl Repl<'_> {
         match command::parse(line)? {
             Line::Empty => Ok(Next::Prompt),
             Line::Text(text) => {
-                self.chat.push_user_with(std::mem::take(&mut self.shown), &text);
-                self.answer()
+                let shown = std::mem::take(&mut self.waiting);
+                self.chat.push_user_with(shown.clone(), &text);
+                let answered = self.answer();
+                // A message that fails is taken out; what went with it waits for another.
+                if answered.is_err() {
+                    self.waiting = shown;
+                }
+                answered
             }
             Line::Command(command) => self.command(command),
         }
@@ -157,17 +162,14 @@ impl Repl<'_> {
     fn command(&mut self, command: Command) -> anyhow::Result<Next> {
         match command {
             Command::Help => self.output.say(help()),
-            Command::Image(file) => self.image(&file)?,
+            Command::Show(kind, file) => self.show(kind, &file)?,
             Command::System(text) => self.system(text),
             Command::Clear => {
                 self.chat.clear();
-                self.shown.clear();
+                self.waiting.clear();
                 self.output.notice("the conversation is forgotten");
             }
-            Command::Undo => match self.chat.undo() {
-                Some(_) => self.output.notice(self.length()),
-                None => self.output.say("there is nothing to take back"),
-            },
+            Command::Undo => self.undo(),
             Command::Retry if self.chat.retry() => return self.answer(),
             Command::Retry => self.output.say("there is no message to answer"),
             Command::Edit => return Ok(self.edit()),
@@ -189,33 +191,41 @@ impl Repl<'_> {
         Ok(Next::Prompt)
     }
 
-    /// Looks at a picture now, so that a broken one is told of before the question is typed.
-    fn image(&mut self, file: &Path) -> anyhow::Result<()> {
-        self.options.require_towers("pictures")?;
+    /// Takes a picture or sound in now, so that a broken one is told of before the question is typed.
+    fn show(&mut self, kind: Kind, file: &Path) -> anyhow::Result<()> {
+        self.options.require_towers(kind.plural())?;
         // Standard input is where the talk comes from.
         let file = if file == Path::new("-") { Path::new("./-") } else { file };
         let engine = self.chat.engine().clone();
-        let spinner = Progress::spinner(self.output, &format!("looking at {}", file.display()));
-        let seen = engine.see(file, None).map_err(told);
-        drop(spinner);
-        if let Some(towers) = engine.towers() {
-            towers.rest();
-        }
-        let seen = match seen {
+        let taken = shown::take(kind, file, &engine, self.output);
+        shown::rest(&engine);
+        let taken = match taken {
             Err(_) if self.interrupt.take() => {
                 self.output.notice("(stopped)");
                 return Ok(());
             }
-            seen => seen?,
+            taken => taken?,
         };
-        self.shown.push(Part::Image { media: seen.media });
+        self.waiting.push(taken.part);
         self.output.notice(format_args!(
-            "{}: {} × {} pixels, shown with your next message",
+            "{}: {} with your next message",
             file.display(),
-            seen.width,
-            seen.height
+            taken.facts
         ));
         Ok(())
+    }
+
+    /// Takes back what was done last: a file that waits for the next message, else a turn.
+    fn undo(&mut self) {
+        if let Some(part) = self.waiting.pop() {
+            let name = part.media().map_or("", |media| media.name());
+            self.output.notice(format_args!("{name} is taken back"));
+            return;
+        }
+        match self.chat.undo() {
+            Some(_) => self.output.notice(self.length()),
+            None => self.output.say("there is nothing to take back"),
+        }
     }
 
     /// Takes the last message back onto the line; what was shown with it waits for the next one.
@@ -224,7 +234,7 @@ impl Repl<'_> {
             self.output.say("there is no message to change");
             return Next::Prompt;
         };
-        self.shown = message.media().cloned().collect();
+        self.waiting.splice(..0, message.media().cloned());
         let text = message.words();
         // A text of one / is typed with two.
         Next::Edit(if text.starts_with('/') { format!("/{text}") } else { text })
@@ -266,6 +276,13 @@ impl Repl<'_> {
         self.output.say(lines.join("\n"));
     }
 
+    /// What goes with the next message, if there is something, in words.
+    fn waits(&self) -> Option<String> {
+        let names = self.waiting.iter().filter_map(Part::media).map(|media| media.name());
+        let names: Vec<_> = names.collect();
+        (!names.is_empty()).then(|| format!("with your next message: {}", names.join(", ")))
+    }
+
     fn context(&self) {
         let usage = self.chat.context_usage();
         let percent = 100.0 * usage.used as f64 / usage.capacity.max(1) as f64;
@@ -276,6 +293,9 @@ impl Repl<'_> {
             self.length(),
             usage.trained
         ));
+        if let Some(waits) = self.waits() {
+            self.output.say(waits);
+        }
     }
 }
 
@@ -289,10 +309,20 @@ fn help() -> String {
         })
         .collect();
     lines.push(
-        "A line that ends in \\ goes on; pasted lines stay together. // begins a text with one /.\n\
-         Ctrl-C stops an answer and keeps what was said, at the prompt it leaves when pressed \
-         twice."
+        "A line that ends in \\ goes on; pasted lines stay together. // begins a text\n\
+         with one /. Ctrl-C stops an answer and keeps what was said; at the prompt it\n\
+         leaves when pressed twice."
             .to_owned(),
     );
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_help_fits_a_narrow_terminal() {
+        for line in super::help().lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
 }
