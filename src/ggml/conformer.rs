@@ -215,7 +215,7 @@ impl<'b> Tensor<'b> {
         assert!(width.is_multiple_of(d) && span.cap > 0.0, "heads of {d} in {width}");
         assert!(k.assert_frames() == [width, frames] && v.assert_frames() == [width, frames]);
         assert_eq!(positions.assert_frames(), [width, span.rows()]);
-        let scratch = ((d + 15) / 16 * 16 + span.rows() + 32) * size_of::<f32>();
+        let scratch = (d.next_multiple_of(16) + span.rows() + 32) * size_of::<f32>();
         let args = [self, k, v, positions, scale];
         self.b.custom(Type::F32, self.ne(), &args, scratch, move |run| {
             // SAFETY: the shapes of all sources were checked above, the scratch memory holds a

@@ -17,7 +17,7 @@ pub struct Spoken {
 /// A message with the nearest code or name.
 pub fn language(typed: &str) -> Result<Spoken, String> {
     let wanted = typed.trim().to_lowercase();
-    let called = |language: &Language| names(*language).iter().any(|name| *name == wanted);
+    let called = |language: &Language| names(*language).contains(&wanted);
     // Codes before names: there is a language called En.
     let found = Language::from_639_1(&wanted)
         .or_else(|| Language::from_639_3(&wanted))

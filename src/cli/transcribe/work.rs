@@ -137,8 +137,7 @@ impl Work<'_> {
         what: &str,
     ) -> anyhow::Result<bool> {
         let interrupted = || self.interrupt.is_asked();
-        loop {
-            let Some(news) = reader.next(interrupted) else { break };
+        while let Some(news) = reader.next(interrupted) {
             match news {
                 News::Opened(duration) => {
                     file.progress = Some(match duration {

@@ -40,7 +40,8 @@ impl Resampler {
         let least = BLOCK * rate.max(RATE) as usize / RATE as usize;
         // whole periods of both rates, and even: else the delay is no whole number of samples
         let period = rate as usize / gcd(rate as usize, RATE as usize);
-        let block = least.next_multiple_of(if period % 2 == 0 { period } else { 2 * period });
+        let block =
+            least.next_multiple_of(if period.is_multiple_of(2) { period } else { 2 * period });
         let fft =
             Fft::new_custom(rate as usize, RATE as usize, block, 1, 1, WINDOW, FixedSync::Both)
                 .expect("rates above 0 and a block of samples");
