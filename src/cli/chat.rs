@@ -30,8 +30,8 @@ Examples:
   gemma3n chat -f prompt.txt --json > answer.json
   gemma3n chat -i cat.jpg -a meow.wav \"What is going on?\"
   gemma3n chat -s \"Answer in French.\" \"Who wrote Faust?\"
-  gemma3n chat --session trip.session            goes on where it ended last time
-  gemma3n chat --raw \"Once upon a time\" -n 64    completes a text, without a template
+  gemma3n chat --session trip.session            goes on where it ended
+  gemma3n chat --raw \"Once upon a time\" -n 64    completes a text as it is
 
 A prompt (argument, -p, -f) or an input that is not a terminal gives one
 answer; given together, the prompt comes first, then a blank line and the input.
