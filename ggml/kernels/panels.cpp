@@ -72,16 +72,26 @@ float greatest(const float *x, int64_t n) {
     return most;
 }
 
-// u = x / scale + 128, rounded to the nearest; n is a multiple of 16.
-void quantize_group(const float *x, float inverse, int64_t n, uint8_t *u) {
+// The low bytes of x / scale + offset, rounded to the nearest, and their sum without the offset; n is a multiple of 16.
+int32_t quantize_group(const float *x, float inverse, int64_t n, int offset, uint8_t *bytes) {
 #ifdef G3N_PRODUCT_AVX512
     const __m512 factor = _mm512_set1_ps(inverse);
+    const __m512i add = _mm512_set1_epi32(offset);
+    __m512i sum = _mm512_setzero_si512();
     for (int64_t i = 0; i < n; i += 16) {
         const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), factor));
-        _mm_storeu_si128((__m128i *)(u + i), _mm512_cvtepi32_epi8(_mm512_add_epi32(q, _mm512_set1_epi32(128))));
+        sum = _mm512_add_epi32(sum, q);
+        _mm_storeu_si128((__m128i *)(bytes + i), _mm512_cvtepi32_epi8(_mm512_add_epi32(q, add)));
     }
+    return _mm512_reduce_add_epi32(sum);
 #else
-    for (int64_t i = 0; i < n; i++) u[i] = (uint8_t)((int)lrintf(x[i] * inverse) + 128);
+    int32_t sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const int q = (int)lrintf(x[i] * inverse);
+        bytes[i] = (uint8_t)(q + offset);
+        sum += q;
+    }
+    return sum;
 #endif
 }
 
@@ -281,12 +291,9 @@ extern "C" void g3n_panel_pack(const float *rows, int64_t n, int64_t k, void *pa
             const int64_t c1 = k - c0 < GROUP ? k : c0 + GROUP;
             const float scale = short_scale(greatest(x + c0, c1 - c0));
             const float inverse = scale > 0 ? 1.0f / scale : 0;
-            int32_t sum = 0;
-            for (int64_t c = c0; c < c1; c++) {
-                const int q = (int)lrintf(x[c] * inverse);
-                p.q[PANEL * (c / 4 * 4) + 4 * r + c % 4] = (int8_t)q;
-                sum += q;
-            }
+            uint8_t bytes[GROUP];
+            const int32_t sum = quantize_group(x + c0, inverse, c1 - c0, 0, bytes);
+            for (int64_t c = c0; c < c1; c += 4) memcpy(p.q + PANEL * c + 4 * r, bytes + c - c0, 4);
             p.start[PANEL * g + r] = MAGIC_BITS - 128 * sum;
             p.scale[PANEL * g + r] = scale;
             p.nscale[PANEL * g + r] = -MAGIC * scale;
@@ -309,7 +316,7 @@ extern "C" void g3n_wide_quantize(const float *x, int64_t k, void *out) {
         const int64_t c1 = k - c0 < GROUP ? k : c0 + GROUP;
         const float scale = short_scale(greatest(x + c0, c1 - c0));
         const float inverse = scale > 0 ? 1.0f / scale : 0;
-        quantize_group(x + c0, inverse, c1 - c0, u + c0);
+        quantize_group(x + c0, inverse, c1 - c0, 128, u + c0);
         d[g] = scale;
     }
 }

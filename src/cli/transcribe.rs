@@ -46,10 +46,11 @@ A sound that cannot be read is named on stderr, the others are transcribed, and 
 Ctrl-C writes what is done: to stdout, and to NAME.partial.FORMAT. Where a text ends in [...], it
 repeated itself without end or had no end, also when it was tried once more.
 
-JSON: {\"file\", \"duration\", \"language\", \"segments\": [{\"start\", \"end\", \"speech\": [[start, end], …],
-\"text\", \"tokens\", \"avg_logprob\", \"no_speech\", \"truncated\"}], \"text\", \"partial\", \"timings\"}; with
---translate also \"translate\", and \"transcription\" in segments. JSONL: a segment's object a line, with
-\"file\" before it, and at the end {\"file\", \"partial\": true} where it is not whole. Times are in seconds.";
+JSON: {\"file\", \"duration\", \"language\", \"segments\": [{\"start\", \"end\", \"speech\":
+[[start, end], …], \"text\", \"tokens\", \"avg_logprob\", \"no_speech\", \"truncated\"}], \"text\",
+\"partial\", \"timings\"}; with --translate also \"translate\", and \"transcription\" in segments.
+JSONL: a segment's object a line, with \"file\" before it, and at the end {\"file\",
+\"partial\": true} where it is not whole. Times are in seconds.";
 
 const SOUNDS: Sought = Sought {
     what: "sounds",

@@ -61,8 +61,8 @@ impl Panels {
         unsafe { g3n_panels_supports(k as i64) != 0 }
     }
 
-    /// Packs a matrix; `row` gives the values of so many rows from one on. `None`: no memory for
-    /// it.
+    /// Packs a matrix; `rows` gives the values, all of them finite, of so many rows from one on.
+    /// `None`: no memory for it.
     ///
     /// # Panics
     /// Such rows are not supported.

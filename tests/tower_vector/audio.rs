@@ -69,10 +69,7 @@ fn tensors() -> Vec<Made> {
     tensors
 }
 
-#[test]
-fn the_conformer_gives_the_references_output() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("tower.gguf");
+fn layout() -> Layout {
     let mut layout = Layout::new();
     layout.set("general.architecture", "clip");
     layout.set("clip.audio.projector_type", "gemma3na");
@@ -80,7 +77,14 @@ fn the_conformer_gives_the_references_output() {
     layout.set("clip.audio.embedding_length", WIDTH as u32);
     layout.set("clip.audio.block_count", 2u32);
     layout.set("clip.audio.attention.head_count", 2u32);
-    formula::write(&file, layout, &tensors());
+    layout
+}
+
+#[test]
+fn the_conformer_gives_the_references_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tower.gguf");
+    formula::write(&file, layout(), &tensors());
     let gguf = Arc::new(Gguf::open(&file).unwrap());
     let features: Vec<f32> =
         stream("mel").map(|u| (6.0 * u - 8.0) as f32).take(150 * BINS).collect();
@@ -102,4 +106,19 @@ fn the_conformer_gives_the_references_output() {
             }
         }
     }
+}
+
+/// Packing would make numbers of it.
+#[test]
+fn a_weight_that_is_no_number_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tower.gguf");
+    let mut tensors = tensors();
+    let broken = tensors.iter_mut().find(|made| made.name == "a.blk.1.ffn_down.weight").unwrap();
+    broken.values[77] = f32::NAN;
+    formula::write(&file, layout(), &tensors);
+    let gguf = Arc::new(Gguf::open(&file).unwrap());
+    let opened = AudioModel::open(&gguf, 8, Precision::Int8);
+    let error = opened.err().expect("a broken weight").to_string();
+    assert!(error.contains("a.blk.1.ffn_down.weight: "), "{error}");
 }

@@ -61,7 +61,8 @@ impl Tally {
         let time = self.started.elapsed().as_secs_f64();
         let (done, sound) = (self.done, short(self.sound));
         output.notice(format_args!(
-            "{done} sounds, {sound} in {}, {:.1}× real time",
+            "{done} {}, {sound} in {}, {:.1}× real time",
+            if done == 1 { "sound" } else { "sounds" },
             short(time),
             self.sound / time.max(1e-3)
         ));

@@ -3,6 +3,7 @@
 //! Matrices are used where they lie in the mapping, or turned to 8 bits once, at the opening.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
@@ -171,12 +172,20 @@ impl Loader<'_> {
         if self.precision == Precision::Exact || !fine || !Panels::supports(k) {
             return Ok(Matrix::Stored(self.matrix(tensor, ty, k, m)?));
         }
-        let row = ty.row_bytes(k);
+        let (row, broken) = (ty.row_bytes(k), AtomicBool::new(false));
         let panels = Panels::pack([k, m], |first, n| {
             let mut values = vec![0.0; n * k];
             ty.to_f32(&self.gguf.data(tensor)[first * row..(first + n) * row], &mut values);
+            if values.iter().any(|value| !value.is_finite()) {
+                broken.store(true, Ordering::Relaxed);
+                values.fill(0.0);
+            }
             values
         });
+        if broken.into_inner() {
+            let problem = "a value is not finite".to_owned();
+            return Err(self.fault(Fault::Weights { name: name.to_owned(), problem }));
+        }
         // The file's own bytes are not read again.
         self.gguf.advise_unneeded(tensor);
         panels.map(Matrix::Panels).ok_or_else(|| self.no_memory(tensor, k * m))
