@@ -69,6 +69,12 @@ pub enum Fault {
     /// In a file of floating-point samples; counted from 0 at the start of the file.
     #[error("sample {0} is not a number")]
     NotANumber(u64),
+    /// Likewise; beyond 2⁴⁰.
+    #[error("sample {0} is too large for a sound")]
+    BeyondReach(u64),
+    /// An MP4 in a pipe; its index is needed first.
+    #[error("not a sound that can be read from a pipe: its index is at its end")]
+    IndexAtEnd,
 }
 
 impl Fault {
@@ -95,7 +101,7 @@ impl Error {
                 "convert it to WAV first, for instance with ffmpeg: \
                  ffmpeg -i IN -ac 1 -ar 16000 OUT.wav",
             ),
-            Fault::SoundTruncated("MP4 stream") => Some(
+            Fault::IndexAtEnd => Some(
                 "name the file itself instead of a pipe, or move its index to the front: \
                  ffmpeg -i IN -c copy -movflags +faststart OUT.mp4",
             ),

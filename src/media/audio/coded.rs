@@ -209,10 +209,15 @@ impl Coded {
         }
     }
 
-    /// The end in the middle of a packet. Where sizes are only a wish, what is there counts.
+    /// The end in the middle of a packet. Where sizes are only a wish, what is there counts; a
+    /// Matroska file from a pipe has none at all.
     fn cut(&self) -> Result<bool, Fault> {
         match self.name {
-            "WAV" | "AIFF" | "CAF" | "MP3" | "MP2" | "MP1" | "AAC" if self.rate > 0 => Ok(false),
+            "WAV" | "AIFF" | "CAF" | "MP3" | "MP2" | "MP1" | "AAC" | "Matroska"
+                if self.rate > 0 =>
+            {
+                Ok(false)
+            }
             name => Err(Fault::SoundTruncated(name)),
         }
     }
@@ -248,7 +253,9 @@ fn frames(track: &Track, rate: u32) -> Option<u64> {
         let seconds = track.time_base?.calc_duration(duration)?.as_secs_f64();
         Some((seconds * f64::from(rate)).round() as u64)
     };
-    track.num_frames.or_else(|| track.duration.and_then(by_time))
+    let frames = track.num_frames.or_else(|| track.duration.and_then(by_time));
+    // a file in fragments says 0
+    frames.filter(|frames| *frames > 0)
 }
 
 /// The container by what was found in it; `sniffed` tells the kinds of MPEG audio apart.
@@ -263,11 +270,13 @@ fn container_name(sniffed: &'static str, reader: &dyn FormatReader) -> &'static 
 
 fn opening_fault(name: &'static str, seeks: bool, error: Error) -> Fault {
     match error {
+        Error::IoError(error) if error.raw_os_error().is_none() && name == "MP4" && !seeks => {
+            Fault::IndexAtEnd
+        }
         Error::IoError(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             Fault::SoundTruncated(name)
         }
         Error::IoError(error) if error.raw_os_error().is_some() => Fault::Io(error),
-        _ if name == "MP4" && !seeks => Fault::SoundTruncated("MP4 stream"),
         error => Fault::SoundBroken { format: name, cause: cause(&error) },
     }
 }

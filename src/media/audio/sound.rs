@@ -19,6 +19,9 @@ use crate::media::{Error, Fault};
 /// Enough of a file's start to tell what it is.
 const START: usize = 4096;
 
+/// The largest sample: floats that were never scaled reach 2³¹; their squares must have room.
+const LOUDEST: f32 = (1u64 << 40) as f32;
+
 /// Which channel is heard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Channel {
@@ -221,8 +224,9 @@ impl Sound {
             *left -= frames as u64;
         }
         let all = &all[..frames * self.channels];
-        let infinite = all.iter().position(|sample| !sample.is_finite());
-        let good = infinite.map_or(frames, |at| at / self.channels);
+        // NaN is not within the bounds either
+        let bad = all.iter().position(|sample| !(-LOUDEST..=LOUDEST).contains(sample));
+        let good = bad.map_or(frames, |at| at / self.channels);
         let frames_of = all[..good * self.channels].chunks_exact(self.channels);
         match self.channel {
             Some(index) => samples.extend(frames_of.map(|frame| frame[index])),
@@ -231,7 +235,8 @@ impl Sound {
         }
         let at = self.before + self.read + good as u64;
         self.read += good as u64;
-        match infinite {
+        match bad.map(|bad| all[bad]) {
+            Some(sample) if sample.is_finite() => Err(Fault::BeyondReach(at)),
             Some(_) => Err(Fault::NotANumber(at)),
             None => more,
         }
