@@ -51,11 +51,11 @@ TEXT = dict(
 SLICE_WIDTH = 256
 SLICE_LAYERS = [0, 1, 2, 3, 4, 7]
 
-# Channels are multiples of 32, so that 1×1 convolutions can be quantized.
+# Inputs of 1×1 convolutions are multiples of 32, so that they can be quantized.
 VISION_WIDTH = 128
 VISION_STAGES = [
     ["er_r1_k3_s2_e4_c32"],
-    ["uir_r1_a3_k3_s2_e4_c64", "uir_r1_a3_k3_s1_e3_c64"],
+    ["uir_r1_a3_k3_s2_e3_c64", "uir_r1_a3_k0_s1_e3_c64"],
     ["uir_r1_a3_k5_s2_e4_c96", "uir_r1_a5_k0_s1_e3_c96", "mqa_r1_k3_h4_v2_s1_d32_c96",
      "uir_r1_a0_k0_s1_e2_c96", "uir_r1_a5_k0_s1_e3_c96"],
     ["uir_r1_a3_k3_s2_e3_c128", "mqa_r1_k3_h4_s1_d32_c128", "uir_r1_a0_k0_s1_e2_c128",
@@ -66,7 +66,7 @@ VISION = dict(
     hidden_size=VISION_WIDTH, initializer_range=0.02, rms_norm_eps=1e-6, num_classes=2,
     label_names=["LABEL_0", "LABEL_1"],
     vocab_offset=TEXT_VOCAB, vocab_size=VISION_VOCAB,
-    model_args=dict(arch_def=VISION_STAGES, stem_size=32, num_features=VISION_WIDTH,
+    model_args=dict(arch_def=VISION_STAGES, stem_size=16, num_features=VISION_WIDTH,
                     msfa_output_resolution=IMAGE_GRID))
 
 AUDIO = dict(

@@ -202,10 +202,16 @@ def digit(rng, size, held_out=False):
 
 
 def picture(rng, size, held_out=False, digit_share=0.25, large=0.0):
-    """A scene or a digit; `large` is the share of scenes of one big object."""
+    """A scene or a digit; `large` is the share of scenes of one big object. Some are drawn larger
+    and reduced, as the processor does with people's pictures."""
+    drawn = int(rng.integers(size + 1, 3 * size)) if rng.random() < 0.15 else size
     if rng.random() < digit_share:
-        return digit(rng, size, held_out)
-    return scene(rng, size, held_out, large=not held_out and rng.random() < large)
+        made = digit(rng, drawn, held_out)
+    else:
+        made = scene(rng, drawn, held_out, large=not held_out and rng.random() < large)
+    if drawn != size:
+        made.pixels = np.asarray(Image.fromarray(made.pixels).resize((size, size), Image.BILINEAR))
+    return made
 
 
 def questions(rng, p):

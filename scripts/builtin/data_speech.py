@@ -131,7 +131,7 @@ class Speech:
             self.parts.append(np.load(path.with_suffix(".npy"), mmap_mode="r"))
             offset = 0
             for length, words, _ in json.loads(path.read_text()):
-                if 3200 < length < LONGEST * RATE - 8000:
+                if 3200 < length < (LONGEST - 0.75) * RATE:
                     self.items.append((length, len(self.parts) - 1, offset, words))
                 offset += length
         self.items.sort(key=lambda item: item[0])
@@ -171,7 +171,7 @@ class Speech:
 
     def join(self, rng, clip):
         """The clip and others behind it, up to a random length."""
-        room = int(rng.uniform(2.5, LONGEST - 0.6) * RATE)
+        room = int(rng.uniform(2.5, LONGEST - 0.75) * RATE)
         parts, words = [clip.samples], list(clip.words)
         length = len(clip.samples)
         while True:
@@ -199,7 +199,9 @@ def disturb(rng, clip, strength=1.0):
     end of speech in them."""
     samples = clip.samples
     if rng.random() < 0.5 * strength:
-        factor = rng.uniform(0.9, 1.12)
+        # Not so slow that the end would be cut off.
+        slowest = max(0.9, len(samples) / ((LONGEST - 0.7) * RATE))
+        factor = rng.uniform(slowest, 1.12)
         grid = np.arange(0, len(samples) - 1, factor)
         samples = np.interp(grid, np.arange(len(samples)), samples).astype(np.float32)
     before, after = (int(x) for x in rng.uniform(0.02, 0.35, 2) * RATE)

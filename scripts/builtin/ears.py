@@ -12,31 +12,13 @@ from torch import nn
 
 import config
 import data_speech as data
+import fast
 import loop
 
 BLANK, IGNORE = 0, -100
 CLASSES = 1 + len(data.WORDS)
 FRAME = 640  # samples of a frame before the reduction
 REDUCTION = config.AUDIO["conf_reduction_factor"]
-
-
-def fast_convolution(self, x):
-    """Gemma3nAudioSSCPConvBlock.forward without its copies and masks of ones; the same numbers
-    within 1e-6."""
-    y = self.conv(F.pad(x, self.manual_padding))
-    batch, channels, frames, bins = y.shape
-    n = torch.arange(1, frames + 1, dtype=y.dtype) * (channels * bins)
-    d = y - (y.sum((1, 3)).cumsum(1) / n)[:, None, :, None]
-    variance = d.square().sum((1, 3)).cumsum(1) / n
-    scale = torch.rsqrt(variance + self.norm.eps)[:, None, :, None]
-    return F.relu(d * scale * self.norm.weight[:, None, None])
-
-
-def speed_up():
-    """Replaces the slow forward of the sub-sampling in this process."""
-    from transformers.models.gemma3n import modeling_gemma3n as reference
-
-    reference.Gemma3nAudioSSCPConvBlock.forward = fast_convolution
 
 
 def aligned_loss(logits, ends, words):
@@ -91,7 +73,7 @@ def word_error_rate(tower, head, clips):
 
 def train(run, steps=6000, rate=1e-3, batch=24):
     """Trains the sound tower; keeps it under the model's names."""
-    speed_up()
+    fast.use()
     model = run.model()
     tower = model.model.audio_tower
     tower.config.conf_reduction_factor = 1

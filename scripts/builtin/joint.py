@@ -10,8 +10,8 @@ import torch.nn.functional as F
 import config
 import data_speech
 import data_text
-import ears
 import examples
+import fast
 import loop
 import nested
 import tokenizer as tokens
@@ -115,7 +115,7 @@ class Trainer:
     """What the stages share: the model, its text and sounds, held-out clips."""
 
     def __init__(self, run, *stages):
-        ears.speed_up()
+        fast.use()
         self.run = run
         self.model = run.model(*stages)
         self.tokenizer = tokens.read(run.folder / "tokenizer.json")
@@ -150,8 +150,8 @@ class Trainer:
     def boths(self, rng, count):
         return examples.collate(self.tokenizer, [examples.both(rng, self.speech) for _ in range(count)])
 
-    def train(self, stage, batch_of, figures, every):
-        """`batch_of(rng, step)` makes half a batch."""
+    def train(self, stage, batch_of, figures, every, kept="model."):
+        """`batch_of(rng, step)` makes half a batch; `kept` begins the names of what is kept."""
         for step in stage:
             sliced = bool(np.random.default_rng([self.run.seed, 5, step]).random() < 0.5)
             for half in stage.shares(HALVES):
@@ -161,7 +161,7 @@ class Trainer:
             if stage.due(every):
                 stage.report(figures)
         self.run.finish(stage.stage, {name: value for name, value in self.model.state_dict().items()
-                                      if name != "lm_head.weight"})
+                                      if name.startswith(kept)})
 
 
 def optimizer_of(*groups):
@@ -173,10 +173,11 @@ def train_text(run, steps=2600, rate=1e-3):
     t = Trainer(run)
     optimizer = optimizer_of(loop.parameter_groups(t.text, rate, 0.02))
     stage = run.steps("text", steps).start({"text": t.text}, optimizer)
-    t.train(stage, lambda rng, step: t.texts(rng), lambda: text_figures(t.model, t.tokenizer), 200)
+    t.train(stage, lambda rng, step: t.texts(rng), lambda: text_figures(t.model, t.tokenizer), 200,
+            "model.language_model.")
 
 
-def train_listening(run, steps=2600, rate=1e-3):
+def train_listening(run, steps=4000, rate=1e-3):
     """The ears into the text model: single words with few placeholders, then more of both."""
     t = Trainer(run, "text", "ears")
     t.hear()
@@ -203,10 +204,10 @@ def train_listening(run, steps=2600, rate=1e-3):
         out["command"] = share_right(t.model, t.tokenizer, held_out_text("command", 96))
         return out
 
-    t.train(stage, batch_of, figures, 250)
+    t.train(stage, batch_of, figures, 400)
 
 
-def train_seeing(run, steps=1400, rate=7e-4):
+def train_seeing(run, steps=2000, rate=7e-4):
     """The eyes into the text model, with text and sound so that they are not forgotten."""
     t = Trainer(run, "listening", "eyes")
     t.hear()
@@ -235,10 +236,10 @@ def train_seeing(run, steps=1400, rate=7e-4):
         out["espeak"] = word_error_rate(t.model, t.tokenizer, t.held_out["espeak"][:64])
         return out
 
-    t.train(stage, batch_of, figures, 250)
+    t.train(stage, batch_of, figures, 400)
 
 
-def train_everything(run, steps=2600, rate=6e-4):
+def train_everything(run, steps=4500, rate=6e-4):
     """All kinds of turns mixed, all parts trained, until the rate has run out."""
     t = Trainer(run, "seeing")
     t.hear()
@@ -269,4 +270,4 @@ def train_everything(run, steps=2600, rate=6e-4):
         out["both"] = share_right(t.model, t.tokenizer, [examples.both(rng, t.speech) for _ in range(48)])
         return {**out, **text_figures(t.model, t.tokenizer)}
 
-    t.train(stage, batch_of, figures, 300)
+    t.train(stage, batch_of, figures, 500)

@@ -10,7 +10,8 @@ from transformers.models.gemma3n.modeling_gemma3n import Gemma3nTextDecoderLayer
 
 import config
 
-_layer_forward = Gemma3nTextDecoderLayer.forward
+# The form of a layer that is not skipped; fast.py has another.
+layer_forward = Gemma3nTextDecoderLayer.forward
 
 
 def _mlp_forward(self, x):
@@ -25,7 +26,7 @@ def _mlp_forward(self, x):
 def _skipping_forward(self, hidden_states, *args, **kwargs):
     if getattr(self, "skipped", False):
         return hidden_states
-    return _layer_forward(self, hidden_states, *args, **kwargs)
+    return layer_forward(self, hidden_states, *args, **kwargs)
 
 
 Gemma3nTextMLP.forward = _mlp_forward

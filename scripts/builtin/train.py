@@ -5,8 +5,8 @@
     train.py --out DIR --stages eyes text    some of them
     train.py --out DIR --scale 0.02          a trial of minutes, to see that everything runs
 
-Ears train beside eyes and text, one thread each; after that two processes compute half of each
-batch. README.md has the durations.
+Ears and then text train beside eyes, one thread each; after that two processes compute half of
+each batch. README.md has the durations.
 """
 import argparse
 import os
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 # Stages that may run side by side are in one row, by chains of stages.
-PLAN = [[["data"]], [["ears"], ["eyes", "text"]], [["listening"]], [["seeing"]], [["everything"]],
+PLAN = [[["data"]], [["ears", "text"], ["eyes"]], [["listening"]], [["seeing"]], [["everything"]],
         [["export"]]]
 STAGES = [stage for row in PLAN for chain in row for stage in chain]
 JOINT = ("listening", "seeing", "everything")
