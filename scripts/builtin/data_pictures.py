@@ -129,7 +129,8 @@ def finish(rng, canvas):
 
 
 def spread(rng, count, reach):
-    """Centres of `count` objects in 0..1 that neither touch each other nor the edge."""
+    """Centres of `count` objects in 0..1 that neither touch each other nor the edge, and the reach
+    with which they fit."""
     while True:
         centres = []
         for _ in range(60):
@@ -137,8 +138,8 @@ def spread(rng, count, reach):
             if all(np.hypot(*(point - other)) > 2 * reach + 0.02 for other in centres):
                 centres.append(point)
                 if len(centres) == count:
-                    return centres
-        reach *= 0.95  # the radius itself was drawn; only the gaps get smaller
+                    return centres, reach
+        reach *= 0.95
 
 
 def single_centre(rng, radius):
@@ -166,7 +167,8 @@ def scene(rng, size, held_out=False, large=False):
         centres = [centre]
     else:
         radius = rng.uniform(0.075, 0.125 if count < 4 else 0.1)
-        centres = spread(rng, count, radius * REACH[shape])
+        centres, reach = spread(rng, count, radius * REACH[shape])
+        radius = reach / REACH[shape]
     for x, y in centres:
         # They stand upright, but not stiffly.
         angle = rng.uniform(-0.3, 0.3) + (-np.pi / 2 if shape == "star" else np.pi / 2)

@@ -114,11 +114,11 @@ FREE = [
 ]
 
 SMALL_TALK = [
-    ("Hello! Ask me about gemma3n.", ["Hello", "Hi", "Hi there", "Hello there", "Hey", "Good morning", "Good evening", "Good day", "Greetings"]),
+    ("Hello! Ask me about gemma3n.", ["Hello", "Hi", "Hello!", "Hi!", "Hi there", "Hello there", "Hey", "Good morning", "Good evening", "Good day", "Greetings"]),
     ("I am fine, thank you.", ["How are you?", "How are you today?", "How do you do?", "Are you well?", "How is it going?", "Are you fine?"]),
     ("I am the small model inside gemma3n.", ["Who are you?", "What are you?", "What is your name?", "Tell me who you are.", "Are you a model?", "What model are you?", "Introduce yourself."]),
     ("I answer questions about gemma3n, write down spoken words and describe simple pictures.", ["What can you do?", "What do you know?", "What are you good at?", "What can I ask you?", "How can you help me?", "What are you able to do?"]),
-    ("You are welcome.", ["Thanks", "Thank you", "Thank you very much", "Thanks a lot", "Many thanks", "That helped, thank you."]),
+    ("You are welcome.", ["Thanks", "Thanks!", "Thank you", "Thank you very much", "Thanks a lot", "Many thanks", "That helped, thank you."]),
     ("Goodbye!", ["Bye", "Goodbye", "See you", "See you later", "Good night", "Bye bye"]),
     ("gemma3n runs Gemma 3n from GGUF files: text, pictures and sound.", ["What is gemma3n?", "What does gemma3n do?", "What is this program?", "Tell me about gemma3n.", "What is gemma3n for?", "Explain gemma3n."]),
     ("No. It never uses the network.", ["Do you use the network?", "Is my data sent anywhere?", "Do you go online?", "Does it need the internet?", "Does gemma3n use the network?", "Is anything uploaded?"]),

@@ -14,6 +14,9 @@ import data_speech
 import data_text
 
 DESCRIBE = "Describe this image."
+# The program's presets that ask for much the same.
+PRESETS = [DESCRIBE] * 6 + ["Write a one-sentence caption for this image.",
+                            "Write alt text for this image in one sentence."]
 IGNORE = -100
 
 
@@ -23,7 +26,7 @@ def transcribe_prompt(rng):
     text += " Write only the text."
     if rng.random() < 0.2:
         hints = [data_text.pick(rng, data_text.WORDS + data_speech.WORDS) for _ in range(int(rng.integers(1, 5)))]
-        text += f" These names and words may occur: {', '.join(hints)}."
+        text += f" These names and words may occur: {', '.join(hints)}"
     return text
 
 
@@ -115,7 +118,8 @@ def seen(rng, describe=0.7, held_out=False):
     """A picture with the request to describe it, or a question about it."""
     picture = data_pictures.picture(rng, config.IMAGE_SIZE, held_out)
     if rng.random() < describe:
-        return Turn(DESCRIBE, picture.description(), [picture.pixels]), picture
+        prompt = DESCRIBE if held_out else data_text.pick(rng, PRESETS)
+        return Turn(prompt, picture.description(), [picture.pixels]), picture
     question, answer = data_pictures.questions(rng, picture)
     return Turn(question, answer, [picture.pixels]), picture
 

@@ -270,4 +270,4 @@ def train_everything(run, steps=4500, rate=6e-4):
         out["both"] = share_right(t.model, t.tokenizer, [examples.both(rng, t.speech) for _ in range(48)])
         return {**out, **text_figures(t.model, t.tokenizer)}
 
-    t.train(stage, batch_of, figures, 500)
+    t.train(stage, batch_of, figures, 750)
