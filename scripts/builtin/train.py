@@ -5,7 +5,7 @@
     train.py --out DIR --stages eyes text    some of them
     train.py --out DIR --scale 0.02          a trial of minutes, to see that everything runs
 
-Ears and then text train beside eyes, one thread each; after that two processes compute half of
+Eyes train beside data, ears and text, one thread each; after that two processes compute half of
 each batch. README.md has the durations.
 """
 import argparse
@@ -17,8 +17,7 @@ import time
 from pathlib import Path
 
 # Stages that may run side by side are in one row, by chains of stages.
-PLAN = [[["data"]], [["ears", "text"], ["eyes"]], [["listening"]], [["seeing"]], [["everything"]],
-        [["export"]]]
+PLAN = [[["data", "ears", "text"], ["eyes"]], [["listening"]], [["seeing"]], [["everything"]], [["export"]]]
 STAGES = [stage for row in PLAN for chain in row for stage in chain]
 JOINT = ("listening", "seeing", "everything")
 
