@@ -270,7 +270,8 @@ fn container_name(sniffed: &'static str, reader: &dyn FormatReader) -> &'static 
 
 fn opening_fault(name: &'static str, seeks: bool, error: Error) -> Fault {
     match error {
-        Error::IoError(error) if error.raw_os_error().is_none() && name == "MP4" && !seeks => {
+        // The atom that is the index.
+        Error::Unsupported(what) | Error::DecodeError(what) if !seeks && what.contains("moov") => {
             Fault::IndexAtEnd
         }
         Error::IoError(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
