@@ -10,8 +10,11 @@ mod program;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
+use expectrl::{Eof, Expect, Session};
 use program::{Home, model};
 use serde_json::Value;
 
@@ -47,6 +50,10 @@ fn wav(samples: u32, hertz: f32) -> Vec<u8> {
         file.extend(((level * 8_000.0) as i16).to_le_bytes());
     }
     file
+}
+
+fn sound(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sounds").join(name)
 }
 
 /// Tones are no speech: cuts are made by time alone.
@@ -105,6 +112,7 @@ fn one_sound_gives_its_words_and_nothing_else() {
     assert_eq!(done(&stream), words);
 }
 
+/// Random words hardly depend on the sound, their probabilities do.
 #[test]
 fn sounds_are_heard() {
     let home = home();
@@ -360,7 +368,7 @@ fn a_text_without_end_is_tried_again_and_cut() {
     if segment["truncated"] == true {
         assert!(generated > segment["tokens"].as_u64().unwrap(), "{entry}");
         let said = text(&output.stderr);
-        assert!(said.contains("warning: b.wav: 0:00 to 0:01: the text does not end"), "{said}");
+        assert!(said.contains("warning: b.wav: 0:00.0 to 0:01.0: the text does not end"), "{said}");
         assert!(entry["text"].as_str().unwrap().ends_with(" [...]"));
     }
 }
@@ -378,16 +386,70 @@ fn timings_are_told() {
     }
 }
 
-/// A file that ends in its midst gives what it has, marked.
+/// A file that breaks in its midst gives what was before, marked, and not under the name of a whole
+/// one.
 #[test]
 fn a_broken_end_leaves_a_partial_text() {
     let home = home();
-    let mut file = wav(40_000, 300.0);
-    // A FLAC stream would be better broken than a WAV, of which any beginning is one.
-    file.truncate(44 + 2 * 20_000);
-    fs::write(home.path().join("cut.wav"), &file).unwrap();
-    let entry = json(&home, &["cut.wav"]);
-    assert_eq!(entry["duration"], 1.25);
+    let whole = fs::read(sound("stereo.flac")).unwrap();
+    fs::write(home.path().join("cut.flac"), &whole[..whole.len() * 3 / 4]).unwrap();
+    let arguments = ["--max-segment", "0.5", "-o", "json", "-f", "jsonl", "cut.flac"];
+    let output = run(transcribe(&home, &arguments), b"");
+    let said = failed(&output, 1);
+    assert!(said.contains("error: cut.flac: "), "{said}");
+    assert!(said.contains(": cut.partial.json"), "{said}");
+    let last = text(&output.stdout).lines().last().unwrap();
+    assert_eq!(last, r#"{"file":"cut.flac","partial":true}"#);
+    assert!(!home.path().join("cut.json").exists());
+    let entry = fs::read_to_string(home.path().join("cut.partial.json")).unwrap();
+    let entry: Value = serde_json::from_str(&entry).unwrap();
+    assert_eq!(entry["partial"], true);
+    assert_eq!(times(&entry)[0], (0.0, 0.5));
+    assert_eq!(text(&output.stdout).lines().count(), times(&entry).len() + 1);
+}
+
+/// Speech is found: segments lie in it, and a quiet sound has no text.
+#[test]
+fn silence_has_no_words() {
+    let home = home();
+    fs::write(home.path().join("quiet.wav"), wav(32_000, 0.0)).unwrap();
+    let with_detector = |arguments: &[&str]| {
+        let mut program = home.program();
+        program.args(["transcribe", "-m", "tiny.gguf", "-n", "4"]).args(arguments);
+        run(program, b"")
+    };
+    assert_eq!(done(&with_detector(&["quiet.wav"])), "");
+    assert_eq!(done(&with_detector(&["-f", "vtt", "quiet.wav"])), "WEBVTT\n\n");
+    let speech = with_detector(&["-f", "json", sound("16k.wav").to_str().unwrap()]);
+    let entry: Value = serde_json::from_str(done(&speech)).unwrap();
+    let duration = entry["duration"].as_f64().unwrap();
+    let found = times(&entry);
+    assert!(!found.is_empty(), "{entry}");
+    assert!(found.iter().all(|(start, end)| 0.0 <= *start && start < end && *end <= duration));
+    // Where it is: tests/fixtures/sounds/speech.json.
+    assert!((found[0].0 - 0.5).abs() < 0.1, "{entry}");
+    assert!((found.last().unwrap().1 - 5.47).abs() < 0.1, "{entry}");
+    let no_speech = entry["segments"][0]["no_speech"].as_f64().unwrap();
+    assert!(no_speech < 0.5, "{entry}");
+}
+
+/// At a terminal the bar never takes a word away.
+#[test]
+fn words_stay_on_a_terminal() {
+    let home = home();
+    let plain = run(transcribe(&home, &["--max-segment", "1", "a.wav"]), b"");
+    let words: Vec<&str> = done(&plain).lines().collect();
+    let mut session = Session::spawn(transcribe(&home, &["--max-segment", "1", "a.wav"])).unwrap();
+    session.get_process_mut().set_window_size(200, 50).unwrap();
+    session.set_expect_timeout(Some(Duration::from_secs(120)));
+    let shown = session.expect(Eof).unwrap();
+    let shown = String::from_utf8_lossy(shown.as_bytes()).into_owned();
+    let lines: Vec<&str> = shown
+        .split('\n')
+        .map(|line| line.rsplit("\x1b[2K").next().unwrap_or(line).trim_end_matches('\r'))
+        .collect();
+    let left: Vec<&str> = lines.iter().copied().filter(|line| words.contains(line)).collect();
+    assert_eq!(left, words, "{lines:?}");
 }
 
 /// A live stream: the first segment is out while the second has not been said; Ctrl-C ends the
@@ -421,7 +483,7 @@ fn ctrl_c_writes_what_is_done() {
     drop(stdin);
     let said = failed(&output, 130);
     assert!(
-        said.contains("only the words up to 0:01 are written: out/stdin.partial.json"),
+        said.contains("only the words up to 0:01.0 are written: out/stdin.partial.json"),
         "{said}"
     );
     assert_eq!(rest, "{\"file\":\"-\",\"partial\":true}\n");

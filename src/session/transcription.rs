@@ -264,7 +264,7 @@ impl Transcriber {
             }
             logits = self.cache.advance(id).map_err(|error| self.step_error(error))?;
         };
-        words.held &= ended != Ended::Whole;
+        words.held = matches!(ended, Ended::RunAway(_));
         let reply = answer.end(Finish::Stop, &mut |event| words.hear(event));
         let _ = words.release();
         timings.count(&reply);
@@ -278,7 +278,6 @@ impl Transcriber {
         prompt: &[PromptToken],
         answer: &mut Answer<'_>,
     ) -> Result<Option<Vec<f32>>, Error> {
-        let mut go_on = |_: Event<'_>| ControlFlow::Continue(());
         let started = Instant::now();
         self.cache.decoder().prepare(prompt)?;
         let before = prompt.iter().take_while(|token| token.soft.is_none()).count();
@@ -287,7 +286,10 @@ impl Transcriber {
             let read = self.cache.hold(&prompt[..before]);
             alone = read.map_err(|error| self.step_error(error))?;
         }
-        let read = self.cache.read(prompt, &mut go_on).map_err(|error| self.step_error(error))?;
+        let read = self
+            .cache
+            .read(prompt, &mut |_| ControlFlow::Continue(()))
+            .map_err(|error| self.step_error(error))?;
         let (cached, read, logits) = (read.cached - alone, read.read + alone, read.logits);
         let read = ReadPrompt { cached, read, logits };
         answer.count_prompt(prompt.len(), &read, started.elapsed());

@@ -68,6 +68,12 @@ pub fn short(seconds: f64) -> String {
     }
 }
 
+/// The same to a tenth: `0:07.2`, `1:02:03.5`.
+pub fn tenths(seconds: f64) -> String {
+    let count = milliseconds(seconds) / 100;
+    format!("{}.{}", short((count / 10) as f64), count % 10)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +128,7 @@ mod tests {
             (short(7.9), short(754.0), short(3723.0)),
             ("0:07".into(), "12:34".into(), "1:02:03".into())
         );
+        assert_eq!((tenths(59.96), tenths(7.25)), ("0:59.9".into(), "0:07.2".into()));
         assert_eq!((milliseconds(1.2345), milliseconds(-1.0)), (1235, 0));
     }
 }

@@ -91,6 +91,14 @@ impl<'a> Page<'a> {
         }
     }
 
+    /// Ends a line whose segment does not come to its end.
+    ///
+    /// # Errors
+    /// Stdout's.
+    pub fn break_line(&mut self) -> io::Result<()> {
+        self.end_line("\n")
+    }
+
     fn print(&mut self, text: &str) -> io::Result<()> {
         if text.is_empty() {
             return Ok(());
@@ -122,7 +130,6 @@ impl<'a> Page<'a> {
     /// # Errors
     /// Stdout's.
     pub fn end(&mut self, transcript: &Transcript) -> io::Result<()> {
-        self.end_line("\n")?;
         let Some(writer) = &self.writer else { return Ok(()) };
         let text = self.heading.take().unwrap_or_default() + &writer.end(transcript);
         self.print(&text)

@@ -1,13 +1,13 @@
 //! One file: read ahead, heard, transcribed, shown and written.
 
-use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::anyhow;
 
-use super::clock::short;
+use super::clock::{milliseconds, short, tenths};
 use super::format::Format;
 use super::language::Spoken;
 use super::page::Page;
@@ -20,7 +20,7 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::output::{Output, StdoutFailed, hinted, reader_is_gone, stdout_failed};
 use crate::cli::progress::{Progress, Unit};
 use crate::media::audio::{self, RATE, SegmentOptions, SoundOptions};
-use crate::session::{Error, Passage, Transcriber};
+use crate::session::{Error, Passage, PassageTimings, SoftTokens, Transcriber};
 
 /// What all files have in common.
 pub struct Work<'a> {
@@ -143,7 +143,7 @@ impl Work<'_> {
                 News::Opened(duration) => {
                     file.progress = Some(match duration {
                         Some(seconds) if seconds > 0.0 => {
-                            let length = super::clock::milliseconds(seconds);
+                            let length = milliseconds(seconds);
                             Progress::bar(self.output, what, Unit::Sound, length)
                         }
                         _ => Progress::stream(self.output, what),
@@ -206,36 +206,23 @@ impl Work<'_> {
             Err(_) if self.interrupt.is_asked() => return Ok(None),
             Err(error) => return Err(told(error)),
         };
-        let seconds = clip.samples.len() as f64 / f64::from(RATE);
-        let mut shown = Ok(());
+        let live = file.page.is_live();
         let page = &mut file.page;
-        let live = page.is_live();
-        let decode = || {
-            ears.transcribe(sound, seconds, &mut |heard| match page.hear(heard) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    shown = Err(error);
-                    ControlFlow::Break(())
-                }
-            })
-        };
-        let passage = match &file.progress {
+        let decode = || decode(ears, page, &name, clip, sound);
+        // The bar stays away from a line that is begun.
+        let decoded = match &file.progress {
             Some(progress) if live => progress.aside(decode),
             _ => decode(),
         };
-        shown.map_err(stdout_failed)?;
-        let passage = passage.map_err(told)?;
-        file.count(&passage);
-        if passage.interrupted {
-            return Ok(None);
-        }
-        let segment = segment(clip, passage);
+        let (timings, segment) = decoded?;
+        file.count(&timings);
+        let Some(segment) = segment else { return Ok(None) };
         if segment.truncated {
             self.aside(file, || {
                 self.output.warn(format_args!(
                     "{name}: {} to {}: the text does not end, it is cut off",
-                    short(segment.start),
-                    short(segment.end)
+                    tenths(segment.start),
+                    tenths(segment.end)
                 ));
             });
         }
@@ -292,7 +279,7 @@ impl Work<'_> {
         self.output.warn(format_args!(
             "{}: only the words up to {} are written{into}",
             transcript.file,
-            short(until)
+            tenths(until)
         ));
     }
 
@@ -332,12 +319,12 @@ impl File<'_> {
 
     fn advance(&self, seconds: f64) {
         if let Some(progress) = &self.progress {
-            progress.set(super::clock::milliseconds(seconds));
+            progress.set(milliseconds(seconds));
         }
     }
 
-    fn count(&mut self, passage: &Passage) {
-        let (timings, more) = (&mut self.transcript.timings, &passage.timings);
+    fn count(&mut self, more: &PassageTimings) {
+        let timings = &mut self.transcript.timings;
         timings.prompt += more.prompt.as_secs_f64();
         timings.decode += more.decode.as_secs_f64();
         timings.prefilled += more.prefilled;
@@ -345,15 +332,17 @@ impl File<'_> {
         timings.generated += more.generated;
     }
 
-    /// Shows a segment and keeps it.
+    /// Shows a segment, if its words were not shown one by one, and keeps it.
     fn take(&mut self, segment: Segment) -> anyhow::Result<()> {
         let (page, name) = (&mut self.page, &self.transcript.file);
-        let mut show = || -> io::Result<()> { page.segment(name, &segment) };
-        let shown = match &self.progress {
-            Some(progress) => progress.aside(show),
-            None => show(),
-        };
-        shown.map_err(stdout_failed)?;
+        if !page.is_live() {
+            let mut show = || page.segment(name, &segment);
+            let shown = match &self.progress {
+                Some(progress) => progress.aside(show),
+                None => show(),
+            };
+            shown.map_err(stdout_failed)?;
+        }
         self.transcript.segments.push(segment);
         Ok(())
     }
@@ -362,6 +351,39 @@ impl File<'_> {
 /// Whether an answer can't be shown, which ends all.
 fn is_of_stdout(error: &anyhow::Error) -> bool {
     error.is::<StdoutFailed>() || reader_is_gone(error)
+}
+
+/// A segment's words, shown while they come where that is possible; none when the work was ended.
+fn decode(
+    ears: &mut Transcriber,
+    page: &mut Page<'_>,
+    name: &str,
+    clip: &audio::Segment,
+    sound: Arc<SoftTokens>,
+) -> anyhow::Result<(PassageTimings, Option<Segment>)> {
+    let seconds = clip.samples.len() as f64 / f64::from(RATE);
+    let mut shown = Ok(());
+    let passage = ears.transcribe(sound, seconds, &mut |heard| match page.hear(heard) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            shown = Err(error);
+            ControlFlow::Break(())
+        }
+    });
+    shown.map_err(stdout_failed)?;
+    let passage = passage.map_err(told);
+    let heard = passage.map(|passage| {
+        let timings = passage.timings;
+        (timings, (!passage.interrupted).then(|| segment(clip, passage)))
+    });
+    if page.is_live() {
+        let ended = match &heard {
+            Ok((_, Some(segment))) => page.segment(name, segment),
+            _ => page.break_line(),
+        };
+        ended.map_err(stdout_failed)?;
+    }
+    heard
 }
 
 fn silent(clip: &audio::Segment) -> Segment {
