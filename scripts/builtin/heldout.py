@@ -79,7 +79,7 @@ def question_set(folder, name, count, rng):
 
 
 def free_set(folder, name, count, rng):
-    for answer, question in data_text.FREE:
+    for question, answer in data_text.free():
         yield {"prompt": question, "expected": answer}
 
 

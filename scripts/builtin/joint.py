@@ -99,7 +99,7 @@ def held_out_pictures(unseen, count, seed=97):
 
 
 def free_questions():
-    return [[examples.Turn(question, answer)] for answer, question in data_text.FREE]
+    return [[examples.Turn(question, answer)] for question, answer in data_text.free()]
 
 
 def text_figures(model, tokenizer):
