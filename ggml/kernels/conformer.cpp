@@ -107,7 +107,8 @@ extern "C" void g3n_cumulative_norm_relu(const float *x, const float *sums, cons
         for (int64_t at = t * width; at < (t + 1) * width; at += C)
             over(0, C, [&](int64_t c, auto p) {
                 Vec y = mul(mul(sub(load(x + at + c, p), mean), factor), load(w + c, p));
-                store(out + at + c, max(y, splat(0)), p);
+                // In this order NaN stays, and is told of.
+                store(out + at + c, max(splat(0), y), p);
             });
     }
 }

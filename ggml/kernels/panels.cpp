@@ -13,6 +13,7 @@
 #include "product_forms.h"
 #include "vectors.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -53,9 +54,12 @@ struct Packed {
     }
 };
 
-// The scale of values up to `top`, with a mantissa short enough for MAGIC * scale to be exact, not less than top / 127.
+// The scale of values up to `top`, with a mantissa short enough for MAGIC * scale to be exact, not less than top / 127; of what is not
+// finite NaN, so that it is not lost, and of what is next to nothing 0, whose inverse would not be finite.
 float short_scale(float top) {
+    if (!(top <= FLT_MAX)) return NAN;
     float scale = top / 127.0f;
+    if (scale < 1e-30f) return 0;
     uint32_t bits;
     memcpy(&bits, &scale, 4);
     bits = (bits + 0xff) & ~0xffu;
@@ -63,12 +67,19 @@ float short_scale(float top) {
     return scale;
 }
 
+// The greatest |x|; NaN where a value is not finite.
 float greatest(const float *x, int64_t n) {
-    Vec top = splat(0);
-    over(0, n, [&](int64_t i, auto part) { top = max(top, abs(load(x + i, part))); });
-    float lanes[WIDTH], most = 0;
+    Vec top = splat(0), odd = splat(0);
+    over(0, n, [&](int64_t i, auto part) {
+        const Vec v = load(x + i, part);
+        top = max(top, abs(v));
+        odd = add(odd, sub(v, v));
+    });
+    float lanes[WIDTH], odds[WIDTH], most = 0;
     store(lanes, top, Full{});
+    store(odds, odd, Full{});
     for (float lane : lanes) most = lane > most ? lane : most;
+    for (float lane : odds) most += lane;
     return most;
 }
 
@@ -208,6 +219,11 @@ void tile_dots(const Packed &p, int64_t g, int64_t c0, int64_t c1, const Batch &
     const uint8_t *u = b.u + 16 * b.a_stride;
     for (int64_t c = c0; c < c1; c += COLUMNS) {
         const int8_t *q = p.q + PANEL * c;
+        // A tile's rows lie far apart, which hardware does not foresee: the next step's are asked for.
+        for (int64_t i = 0; i < SQUARE; i++) {
+            _mm_prefetch((const char *)(b.u + i * b.a_stride + c + COLUMNS), _MM_HINT_T0);
+            _mm_prefetch((const char *)(q + COLUMNS * PANEL + 64 * i), _MM_HINT_T0);
+        }
         _tile_loadd(4, b.u + c, b.a_stride);
         _tile_loadd(6, q, 128);
         _tile_dpbusd(0, 4, 6);

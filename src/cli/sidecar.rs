@@ -74,7 +74,11 @@ pub fn write_whole(path: &Path, content: &[u8], overwrite: bool) -> anyhow::Resu
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|error| failed(&error))?;
+    let mut file = tempfile::Builder::new();
+    // Others may read it, as far as the user's mask lets them.
+    #[cfg(unix)]
+    file.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = file.tempfile_in(folder).map_err(|error| failed(&error))?;
     let written = file.write_all(content).and_then(|()| file.as_file().sync_all());
     written.map_err(|error| failed(&error))?;
     let named = match overwrite {

@@ -1,6 +1,6 @@
 //! The files that a sound's words are written to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
@@ -49,19 +49,21 @@ impl Place {
         &self,
         inputs: impl Iterator<Item = &'a PathBuf> + Clone,
     ) -> anyhow::Result<()> {
+        let named: HashSet<PathBuf> = inputs.clone().map(|input| one_name(input)).collect();
         let mut taken: HashMap<PathBuf, &Path> = HashMap::new();
-        for input in inputs.clone() {
+        for input in inputs {
             for &format in &self.formats {
                 let path = self.path(input, format, false);
-                if inputs.clone().any(|other| *other == path) {
+                let place = one_name(&path);
+                if named.contains(&place) {
                     return Err(anyhow!(
                         "{}: is an input, and the words of {} would go there",
                         path.display(),
                         input.display()
                     ));
                 }
-                if let Some(other) = taken.insert(path.clone(), input)
-                    && other != input
+                if let Some(other) = taken.insert(place, input)
+                    && one_name(other) != one_name(input)
                 {
                     return Err(anyhow!(
                         "{}: the words of both {} and {} would go there",
@@ -120,6 +122,16 @@ impl Place {
     }
 }
 
+/// One name for each file, however its folder is spelled.
+fn one_name(path: &Path) -> PathBuf {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let folder = folder.canonicalize().or_else(|_| std::path::absolute(folder));
+    folder.unwrap_or_default().join(path.file_name().unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +161,7 @@ mod tests {
         assert_eq!(check(place(None), &["a.wav", "b/a.wav", "a.wav"]), Ok(()));
         let both = check(place(None), &["a.wav", "a.mp3"]).unwrap_err();
         assert_eq!(both, "a.srt: the words of both a.wav and a.mp3 would go there");
+        assert!(check(place(None), &["a.wav", "./a.mp3"]).is_err());
         assert!(check(place(Some("out")), &["a.wav", "b/a.wav"]).is_err());
         let own = check(place(None), &["a.wav", "a.json"]).unwrap_err();
         assert_eq!(own, "a.json: is an input, and the words of a.wav would go there");

@@ -8,7 +8,9 @@ use symphonia::core::codecs::audio::well_known::{
     CODEC_ID_AAC, CODEC_ID_AC3, CODEC_ID_DCA, CODEC_ID_EAC3, CODEC_ID_OPUS, CODEC_ID_SPEEX,
     CODEC_ID_WMA,
 };
-use symphonia::core::codecs::audio::{AudioCodecId, AudioDecoder, AudioDecoderOptions};
+use symphonia::core::codecs::audio::{
+    AudioCodecId, AudioCodecParameters, AudioDecoder, AudioDecoderOptions,
+};
 use symphonia::core::errors::{Error, SeekErrorKind};
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::well_known::{FORMAT_ID_FLAC, FORMAT_ID_ISOMP4, FORMAT_ID_OGG};
@@ -25,8 +27,11 @@ use crate::media::Fault;
 /// number in an edit list, which is not read here.
 const AAC_PRIMING: u64 = 1024;
 
-/// The most packets in a row that hold nothing.
+/// The most packets of the track in a row that hold nothing.
 const EMPTY_PACKETS: usize = 10_000;
+
+/// The most frames of a packet, by what a file says: decoders take memory for them at once.
+const PACKET_FRAMES: u64 = 1 << 20;
 
 /// A track of sound in a container.
 pub(super) struct Coded {
@@ -69,9 +74,7 @@ impl Coded {
         let Some(CodecParameters::Audio(params)) = &track.codec_params else {
             return Err(Fault::NoSound);
         };
-        let decoder = symphonia::default::get_codecs()
-            .make_audio_decoder(params, &AudioDecoderOptions::default())
-            .map_err(|error| decoder_fault(name, params.codec, error))?;
+        let decoder = decoder(name, params)?;
         let primed =
             params.codec == CODEC_ID_AAC && reader.format_info().format == FORMAT_ID_ISOMP4;
         let mut coded = Self {
@@ -156,20 +159,24 @@ impl Coded {
 
     /// Decodes a packet that holds something; false at the end.
     fn decode(&mut self, samples: &mut Vec<f32>) -> Result<bool, Fault> {
-        for _ in 0..EMPTY_PACKETS {
+        let mut empty = 0;
+        while empty < EMPTY_PACKETS {
             let packet = match self.reader.next_packet() {
                 Ok(Some(packet)) if packet.track_id == self.track => packet,
+                // A video goes on for long without a sound.
                 Ok(Some(_)) => continue,
                 Ok(None) => return self.end(),
                 Err(Error::IoError(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     return self.cut();
                 }
                 Err(Error::ResetRequired) => {
+                    empty += 1;
                     self.renew()?;
                     continue;
                 }
                 Err(error) => return Err(self.reading_fault(error)),
             };
+            empty += 1;
             let mut piece = Vec::new();
             let spec = match self.decoder.decode(&packet) {
                 Ok(decoded) => {
@@ -228,9 +235,7 @@ impl Coded {
         let Some(CodecParameters::Audio(params)) = &track.codec_params else {
             return Err(Fault::NoSound);
         };
-        self.decoder = symphonia::default::get_codecs()
-            .make_audio_decoder(params, &AudioDecoderOptions::default())
-            .map_err(|error| decoder_fault(self.name, params.codec, error))?;
+        self.decoder = decoder(self.name, params)?;
         self.track = track.id;
         Ok(())
     }
@@ -241,6 +246,20 @@ impl Coded {
             error => Fault::SoundBroken { format: self.name, cause: cause(&error) },
         }
     }
+}
+
+/// A decoder for a track.
+fn decoder(
+    format: &'static str,
+    params: &AudioCodecParameters,
+) -> Result<Box<dyn AudioDecoder>, Fault> {
+    if params.max_frames_per_packet.is_some_and(|frames| frames > PACKET_FRAMES) {
+        let cause = "a packet of it is said to be longer than a packet can be".to_owned();
+        return Err(Fault::SoundBroken { format, cause });
+    }
+    symphonia::default::get_codecs()
+        .make_audio_decoder(params, &AudioDecoderOptions::default())
+        .map_err(|error| decoder_fault(format, params.codec, error))
 }
 
 fn gave_up(format: &'static str) -> Fault {

@@ -21,6 +21,9 @@ const OFFSET: f32 = 0.55;
 /// Samples of a pause that separates stretches: 0.5 s, less a step of the levels.
 const PAUSE: usize = RATE as usize / 2 - STEP;
 
+/// Samples before its first voiced frame that speech begins, about.
+const EDGE: usize = 4 * FRAME;
+
 /// Frames without speech that are part of it still, before edges are known: 0.35 s.
 const HOLE: usize = 22;
 
@@ -108,7 +111,7 @@ impl Speech {
     /// The stretch that may still grow, about: in samples.
     pub(super) fn open(&self) -> Option<Range<usize>> {
         let run = self.run.as_ref().map(|run| {
-            let start = self.cut.unwrap_or((run.at.start * FRAME).saturating_sub(FRAME * 4));
+            let start = self.cut.unwrap_or((run.at.start * FRAME).saturating_sub(EDGE));
             start..run.at.end * FRAME
         });
         match (&self.held, run) {
@@ -124,9 +127,16 @@ impl Speech {
     }
 
     /// Cuts the open stretch, which is longer than `longest`, at the quietest place of its
-    /// last third within `longest`. Gives what is before it.
+    /// last third within `longest`, or where a pause separates what is held from what is running.
+    /// Gives what is before it.
     pub(super) fn cut(&mut self, longest: usize) -> Option<Stretch> {
         let open = self.open()?;
+        let begins = self.run.as_ref().map(|run| (run.at.start * FRAME).saturating_sub(EDGE));
+        if let Some(begins) = begins
+            && let Some(held) = self.held.take_if(|held| begins >= held.at.end + PAUSE)
+        {
+            return Some(held);
+        }
         let first = match (self.held.take(), &self.run) {
             (Some(held), Some(_)) => Some(held),
             (Some(held), None) => return Some(held),

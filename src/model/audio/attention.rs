@@ -55,12 +55,12 @@ fn plain<'b>(
         x.reshape([d, heads, rows, 1]).permute([0, 2, 1, 3]).cont()
     };
     let mut zeros = |ne: [usize; 4]| constants.values(s, ne, vec![0.0; ne.iter().product()]);
-    let before = zeros([d, span.past.max(1), heads, 1]);
-    let after = zeros([d, span.future.max(1), heads, 1]);
+    let mut edge = |frames| (frames > 0).then(|| zeros([d, frames, heads, 1]));
+    let (before, after) = (edge(span.past), edge(span.future));
     // [d, slots, heads]: slot c holds frame c − past.
     let padded = |x: Tensor<'b>| {
-        let x = if span.past > 0 { before.concat(split(x), 1) } else { split(x) };
-        if span.future > 0 { x.concat(after, 1) } else { x }
+        let x = before.map_or(split(x), |before| before.concat(split(x), 1));
+        after.map_or(x, |after| x.concat(after, 1))
     };
     let query = split((q.reshape([d, heads * frames, 1, 1]) * s.weight(&w.scale)).reshape(q.ne()));
     let content = query.mul_mat(padded(k));

@@ -3,7 +3,8 @@
 
 use crate::ggml::Span;
 use crate::gguf::Gguf;
-use crate::model::error::{Fault, OpenError};
+use crate::model::error::OpenError;
+use crate::model::tower::keys::{self, Keys};
 
 /// Sizes and constants of the conformer and its embedder.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +57,7 @@ impl AudioConfig {
     /// # Errors
     /// A key of another type.
     pub fn present(gguf: &Gguf) -> Result<bool, OpenError> {
-        Ok(gguf.metadata().str("clip.audio.projector_type")?.is_some())
+        keys::present(gguf, "audio")
     }
 
     /// Reads and checks the keys.
@@ -64,20 +65,7 @@ impl AudioConfig {
     /// # Errors
     /// Another architecture, a file without this tower, or a key that is wrong.
     pub fn read(gguf: &Gguf) -> Result<Self, OpenError> {
-        let r = Reader { gguf };
-        let metadata = gguf.metadata();
-        let found = metadata.str("general.architecture")?.unwrap_or("missing");
-        if found != "clip" {
-            return Err(r.fault(Fault::Towers { found: found.to_owned() }));
-        }
-        match metadata.str("clip.audio.projector_type")? {
-            Some("gemma3na") => {}
-            Some(other) => {
-                let problem = format!("expected gemma3na, found {other}");
-                return Err(r.bad("clip.audio.projector_type", problem));
-            }
-            None => return Err(r.fault(Fault::NoTower("audio"))),
-        }
+        let r = Reader { gguf, keys: Keys::of(gguf, "audio", "gemma3na")? };
         let config = Self {
             mel_bins: r.clip("num_mel_bins", 1, 128, MOST_SPAN)?,
             width: r.clip("embedding_length", 1, 1536, MOST)?,
@@ -96,13 +84,14 @@ impl AudioConfig {
             vocab_offset: r.own("vocab_offset", 1, 262_272, u32::MAX)?,
             pad_id: r.own("pad_id", 1, 262_399, u32::MAX)?,
         };
-        if !config.width.is_multiple_of(2 * config.heads) {
+        // Half of the values of a position are sines, half cosines.
+        if !config.width.is_multiple_of(config.heads) || !config.width.is_multiple_of(2) {
             let problem = format!("{} values are no {} heads", config.width, config.heads);
-            return Err(r.bad("clip.audio.attention.head_count", problem));
+            return Err(r.keys.bad("clip.audio.attention.head_count", problem));
         }
         if config.pad_id < config.vocab_offset {
             let problem = format!("{} is not an id of sounds", config.pad_id);
-            return Err(r.bad("gemma3n.cli.audio.pad_id", problem));
+            return Err(r.keys.bad("gemma3n.cli.audio.pad_id", problem));
         }
         Ok(config)
     }
@@ -125,42 +114,22 @@ impl AudioConfig {
 
 struct Reader<'a> {
     gguf: &'a Gguf,
+    keys: Keys<'a>,
 }
 
 impl Reader<'_> {
-    fn fault(&self, fault: Fault) -> OpenError {
-        OpenError::Model { file: self.gguf.path().to_path_buf(), fault }
-    }
-
-    fn bad(&self, key: &str, problem: String) -> OpenError {
-        self.fault(Fault::Key { key: key.to_owned(), problem })
-    }
-
-    fn number(&self, key: &str, least: u32, default: u32, most: u32) -> Result<usize, OpenError> {
-        let value = self.gguf.metadata().u32(key)?.unwrap_or(default);
-        match (least..=most).contains(&value) {
-            true => Ok(value as usize),
-            false => Err(self.bad(key, format!("expected {least} to {most}, found {value}"))),
-        }
-    }
-
     /// A key that llama.cpp's converter writes.
     fn clip(&self, key: &str, least: u32, default: u32, most: u32) -> Result<usize, OpenError> {
-        self.number(&format!("clip.audio.{key}"), least, default, most)
+        self.keys.number(&format!("clip.audio.{key}"), least, default, most)
     }
 
     /// A key of ours.
     fn own(&self, key: &str, least: u32, default: u32, most: u32) -> Result<usize, OpenError> {
-        self.number(&format!("gemma3n.cli.audio.{key}"), least, default, most)
+        self.keys.number(&format!("gemma3n.cli.audio.{key}"), least, default, most)
     }
 
     fn real(&self, key: &str, default: f32) -> Result<f32, OpenError> {
-        let key = format!("gemma3n.cli.audio.{key}");
-        let value = self.gguf.metadata().f32(&key)?.unwrap_or(default);
-        match value > 0.0 && value.is_finite() {
-            true => Ok(value),
-            false => Err(self.bad(&key, format!("found {value}"))),
-        }
+        self.keys.positive(&format!("gemma3n.cli.audio.{key}"), default)
     }
 
     fn strides(&self) -> Result<[[usize; 2]; 2], OpenError> {
@@ -174,7 +143,7 @@ impl Reader<'_> {
         let sizes: Option<Vec<_>> = found.iter().map(stride).collect();
         match sizes.as_deref() {
             Some(&[t0, f0, t1, f1]) => Ok([[t0, f0], [t1, f1]]),
-            _ => Err(self.bad(key, format!("expected four strides, found {found:?}"))),
+            _ => Err(self.keys.bad(key, format!("expected four strides, found {found:?}"))),
         }
     }
 }

@@ -1,8 +1,9 @@
-//! What the two towers have in common: how they run, how their tensors are found, convolutions, the
+//! What the two towers have in common: how they run, how their keys and tensors are found, convolutions, the
 //! embedder behind them.
 
 pub(super) mod convolution;
 pub(super) mod embedder;
+pub(super) mod keys;
 pub(super) mod loader;
 pub(super) mod matrix;
 

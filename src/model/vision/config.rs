@@ -2,7 +2,8 @@
 //! tensors ([`super::weights`]). Keys: gguf.md §4.3; defaults are the real model's constants.
 
 use crate::gguf::Gguf;
-use crate::model::error::{Fault, OpenError};
+use crate::model::error::OpenError;
+use crate::model::tower::keys::{self, Keys};
 
 /// Constants of the tower and its embedder.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +32,7 @@ impl VisionConfig {
     /// # Errors
     /// A key of another type.
     pub fn present(gguf: &Gguf) -> Result<bool, OpenError> {
-        Ok(gguf.metadata().str("clip.vision.projector_type")?.is_some())
+        keys::present(gguf, "vision")
     }
 
     /// Reads and checks the keys.
@@ -39,59 +40,19 @@ impl VisionConfig {
     /// # Errors
     /// Another architecture, a file without this tower, or a key that is wrong.
     pub fn read(gguf: &Gguf) -> Result<Self, OpenError> {
-        let r = Reader { gguf };
-        let metadata = gguf.metadata();
-        let found = metadata.str("general.architecture")?.unwrap_or("missing");
-        if found != "clip" {
-            return Err(r.fault(Fault::Towers { found: found.to_owned() }));
-        }
-        match metadata.str("clip.vision.projector_type")? {
-            Some("gemma3nv") => {}
-            Some(other) => {
-                let problem = format!("expected gemma3nv, found {other}");
-                return Err(r.bad("clip.vision.projector_type", problem));
-            }
-            None => return Err(r.fault(Fault::NoTower("vision"))),
-        }
-        let soft_tokens = r.number("gemma3n.cli.vision.soft_tokens", 256, 1 << 16)?;
+        let keys = Keys::of(gguf, "vision", "gemma3nv")?;
+        let soft_tokens = keys.number("gemma3n.cli.vision.soft_tokens", 1, 256, 1 << 16)?;
         let grid = soft_tokens.isqrt();
         if grid * grid != soft_tokens {
             let problem = format!("{soft_tokens} is not a square number");
-            return Err(r.bad("gemma3n.cli.vision.soft_tokens", problem));
-        }
-        let eps = metadata.f32("gemma3n.cli.vision.rms_norm_eps")?.unwrap_or(1e-6);
-        if !(eps > 0.0 && eps.is_finite()) {
-            return Err(r.bad("gemma3n.cli.vision.rms_norm_eps", format!("found {eps}")));
+            return Err(keys.bad("gemma3n.cli.vision.soft_tokens", problem));
         }
         Ok(Self {
-            image_size: r.number("clip.vision.image_size", 768, MOST_PIXELS)?,
+            image_size: keys.number("clip.vision.image_size", 1, 768, MOST_PIXELS)?,
             soft_tokens,
             grid,
-            vocab_offset: r.number("gemma3n.cli.vision.vocab_offset", 262_144, u32::MAX)?,
-            eps,
+            vocab_offset: keys.number("gemma3n.cli.vision.vocab_offset", 1, 262_144, u32::MAX)?,
+            eps: keys.positive("gemma3n.cli.vision.rms_norm_eps", 1e-6)?,
         })
-    }
-}
-
-struct Reader<'a> {
-    gguf: &'a Gguf,
-}
-
-impl Reader<'_> {
-    fn fault(&self, fault: Fault) -> OpenError {
-        OpenError::Model { file: self.gguf.path().to_path_buf(), fault }
-    }
-
-    fn bad(&self, key: &str, problem: String) -> OpenError {
-        self.fault(Fault::Key { key: key.to_owned(), problem })
-    }
-
-    /// A number from 1 on.
-    fn number(&self, key: &str, default: u32, most: u32) -> Result<usize, OpenError> {
-        let value = self.gguf.metadata().u32(key)?.unwrap_or(default);
-        match (1..=most).contains(&value) {
-            true => Ok(value as usize),
-            false => Err(self.bad(key, format!("expected 1 to {most}, found {value}"))),
-        }
     }
 }
