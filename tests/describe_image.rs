@@ -3,14 +3,16 @@
 
 #[path = "support/eyes.rs"]
 mod eyes;
+#[path = "support/outcome.rs"]
+mod outcome;
 #[path = "support/program.rs"]
 mod program;
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use outcome::{run, text};
 use program::{Home, model};
 use serde_json::Value;
 
@@ -33,17 +35,6 @@ fn describe(home: &Home, arguments: &[&str]) -> Command {
     let mut program = home.program();
     program.args(["describe-image", "-m", "tiny.gguf", "-n", "24"]).args(arguments);
     program
-}
-
-fn run(mut program: Command, input: &[u8]) -> Output {
-    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = program.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input).ok();
-    child.wait_with_output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
 }
 
 fn done(output: &Output) -> &str {

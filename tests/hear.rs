@@ -5,14 +5,16 @@
 mod ears;
 #[path = "support/eyes.rs"]
 mod eyes;
+#[path = "support/outcome.rs"]
+mod outcome;
 #[path = "support/program.rs"]
 mod program;
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
+use outcome::{run, text};
 use program::{Home, model};
 use serde_json::Value;
 
@@ -53,17 +55,6 @@ fn chat(home: &Home, arguments: &[&str]) -> Command {
     let mut program = home.program();
     program.args(["chat", "-m", "tiny.gguf", "--greedy", "-n", "8"]).args(arguments);
     program
-}
-
-fn run(mut program: Command, input: &[u8]) -> Output {
-    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = program.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input).ok();
-    child.wait_with_output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
 }
 
 /// What stderr says after a failure with this exit code.

@@ -5,6 +5,8 @@
 mod ears;
 #[path = "support/eyes.rs"]
 mod eyes;
+#[path = "support/outcome.rs"]
+mod outcome;
 #[path = "support/program.rs"]
 mod program;
 
@@ -15,6 +17,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use expectrl::{Eof, Expect, Session};
+use outcome::{run, text};
 use program::{Home, model};
 use serde_json::Value;
 
@@ -62,17 +65,6 @@ fn transcribe(home: &Home, arguments: &[&str]) -> Command {
     program.args(["transcribe", "-m", "tiny.gguf", "--no-vad", "-n", &TOKENS.to_string()]);
     program.args(arguments);
     program
-}
-
-fn run(mut program: Command, input: &[u8]) -> Output {
-    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = program.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input).ok();
-    child.wait_with_output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
 }
 
 fn done(output: &Output) -> &str {
