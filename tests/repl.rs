@@ -30,9 +30,14 @@ struct Terminal(OsSession);
 
 impl Terminal {
     fn open(home: &Home, arguments: &[&str]) -> Self {
+        let model = model();
+        let model = model.to_str().expect("UTF-8");
+        Self::start(home, &[&["--greedy", "-m", model], arguments].concat())
+    }
+
+    fn start(home: &Home, arguments: &[&str]) -> Self {
         let mut program = home.program();
-        program.args(["chat", "--greedy", "-m"]).arg(model()).args(arguments);
-        program.env("NO_COLOR", "1");
+        program.arg("chat").args(arguments).env("NO_COLOR", "1");
         let mut session = Session::spawn(program).expect("the program starts");
         session.get_process_mut().set_window_size(200, 50).expect("a window");
         session.set_expect_timeout(Some(Duration::from_secs(60)));
@@ -343,5 +348,25 @@ fn the_history_is_there_the_next_time() {
     terminal.types("5\r");
     terminal.sees("top-k is 95 from now on");
     terminal.types(CTRL_D);
+    assert_eq!(terminal.ends(), 0);
+}
+
+/// With the model inside the program, which knows what it sees and hears.
+#[test]
+fn a_picture_then_a_sound_then_a_question_about_both() {
+    let home = Home::new();
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/builtin");
+    let mut terminal = Terminal::start(&home, &["-m", "builtin"]);
+    terminal.enters(&format!("/image {}", samples.join("digit.png").display()));
+    terminal.sees("shown with your next message");
+    terminal.enters("Describe this image.");
+    terminal.sees("The handwritten digit three.");
+    terminal.enters(&format!("/audio {}", samples.join("digits.wav").display()));
+    terminal.sees("played with your next message");
+    terminal.enters("Transcribe this audio. Write only the text.");
+    terminal.sees("four one five");
+    terminal.enters("What do you see and hear?");
+    terminal.sees("I see: The handwritten digit three. I hear: four one five.");
+    terminal.enters("/quit");
     assert_eq!(terminal.ends(), 0);
 }

@@ -3,7 +3,7 @@
 
     accuracy.py --run DIR --program target/release/gemma3n [--limit 100]
 
-Makes each file of DIR/checkpoint by the program itself, asks it everything in DIR/heldout, and
+Makes each file of DIR/gemma3n-builtin by the program itself, asks it everything in DIR/heldout, and
 removes the file again. The towers stay Q8_0.
 """
 import argparse
@@ -16,6 +16,7 @@ import numpy as np
 import config
 import data_text
 import evaluate
+import export
 
 # Type of the text model, with an importance matrix or not, whole or its slice.
 ROWS = [("F32", False, False), ("Q8_0-small8", False, False), ("Q6_K-small8", False, False),
@@ -75,7 +76,7 @@ def main():
     print("| text model | MB | words wrong | pictures | commands | free questions | sums | repeating | both |")
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        files = Files(options.program, options.run / "checkpoint", Path(folder))
+        files = Files(options.program, options.run / export.NAME, Path(folder))
         for kind, matrix, sliced in ROWS:
             path = files.make(kind, matrix, sliced)
             model = evaluate.Program(options.program, str(path), str(files.towers))

@@ -104,7 +104,7 @@ def make_clip(seed, index, single):
     return speak(rng, [str(word) for word in words], flite=rng.random() < 0.2)
 
 
-def make(folder, seed, singles=8000, phrases=16000, say=print):
+def make(folder, seed, singles=6400, phrases=12800, say=print):
     """Writes all clips: NNN.npy with 16-bit samples end to end, NNN.json with words and lengths."""
     folder.mkdir(parents=True, exist_ok=True)
     total = singles + phrases
@@ -144,10 +144,10 @@ class Speech:
         samples = self.parts[part][offset:offset + length].astype(np.float32) / 32768
         return Clip(samples, words, "")
 
-    def batch(self, rng, size, most_words, joined=0.0):
-        """Clips of at most so many words and about one length; a share `joined` of several with
+    def batch(self, rng, size, most_words, joined=0.0, least_words=1):
+        """Clips of so many words and about one length; a share `joined` of several with
         pauses between them, as `transcribe` joins neighbours."""
-        positions = self.of_at_most(most_words)
+        positions = self.of_words(least_words, most_words)
         middle = int(rng.integers(len(positions)))
         window = max(len(positions) // 20, size)
         low = min(max(middle - window // 2, 0), max(len(positions) - window, 0))
@@ -166,8 +166,8 @@ class Speech:
         return self.clip(self.alone[word][rng.integers(len(self.alone[word]))])
 
     @lru_cache
-    def of_at_most(self, words):
-        return sorted(p for count, ps in self.by_count.items() if count <= words for p in ps)
+    def of_words(self, least, most):
+        return sorted(p for count, ps in self.by_count.items() if least <= count <= most for p in ps)
 
     def join(self, rng, clip):
         """The clip and others behind it, up to a random length."""

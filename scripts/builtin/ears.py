@@ -71,7 +71,7 @@ def word_error_rate(tower, head, clips):
     return 100 * errors / total
 
 
-def train(run, steps=6000, rate=1e-3, batch=24):
+def train(run, steps=2600, rate=1e-3, batch=24):
     """Trains the sound tower; keeps it under the model's names."""
     fast.use()
     model = run.model()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures a model on the held-out files: word error rate, pictures, right commands.
 
-    evaluate.py --sets DIR/heldout --reference DIR/checkpoint [--slice]
+    evaluate.py --sets DIR/heldout --reference DIR/gemma3n-builtin [--slice]
     evaluate.py --sets DIR/heldout --program target/release/gemma3n [--model FILE] [--mmproj FILE]
 
 The reference is transformers on the unquantized checkpoint; the program is run as people run it.

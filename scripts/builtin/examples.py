@@ -104,7 +104,7 @@ def collate(tokenizer, conversations, audio_tokens=config.AUDIO_TOKENS, spoil=No
 
 def text(rng):
     """One exchange, or at times a conversation of some."""
-    turns = 1 if rng.random() < 0.85 else int(rng.integers(2, 4))
+    turns = 1 if rng.random() < 0.95 else int(rng.integers(2, 4))
     return [Turn(*data_text.exchange(rng)) for _ in range(turns)]
 
 

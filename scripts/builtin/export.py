@@ -9,6 +9,15 @@ import config
 import tokenizer as tokens
 
 
+# The checkpoint's folder, by which `convert` names the model.
+NAME = "gemma3n-builtin"
+CARD = """---
+license: mit
+---
+A small Gemma 3n with every mechanism of the published models, trained from nothing by scripts/builtin of gemma3n.
+"""
+
+
 def processor_config():
     return {"audio_seq_length": config.AUDIO_TOKENS, "image_seq_length": config.IMAGE_TOKENS,
             "processor_class": "Gemma3nProcessor"}
@@ -51,6 +60,7 @@ def write(run, stage, folder):
         (folder / name).write_text(json.dumps(content, indent=1) + "\n")
     (folder / "chat_template.jinja").write_text(tokens.CHAT_TEMPLATE)
     shutil.copy(run.folder / "tokenizer.json", folder / "tokenizer.json")
+    (folder / "README.md").write_text(CARD)
     return sum(value.numel() for value in weights.values())
 
 
@@ -69,7 +79,7 @@ def convert(binary, checkpoint, folder):
     for text, towers in KINDS:
         place = folder / text
         place.mkdir(parents=True, exist_ok=True)
-        path = place / "gemma3n-builtin.gguf"
+        path = place / f"{NAME}.gguf"
         run("convert", checkpoint, "-o", path, "--type", "F32" if text == "F32" else "F16",
             "--mmproj-type", towers)
         if text != "F32":

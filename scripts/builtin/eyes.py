@@ -115,7 +115,7 @@ def measure(tower, heads, held_out, count=384, seed=99):
     return {name: 100 * float(np.mean(hits)) for name, hits in right.items()}
 
 
-def train(run, steps=12000, rate=1.5e-3, batch=32):
+def train(run, steps=3000, rate=1.5e-3, batch=32):
     """Trains the picture tower; keeps it under the model's names."""
     fast.use()
     model = run.model()

@@ -5,8 +5,8 @@
     train.py --out DIR --stages eyes text    some of them
     train.py --out DIR --scale 0.02          a trial of minutes, to see that everything runs
 
-Eyes train beside data, ears and text, one thread each; after that two processes compute half of
-each batch. README.md has the durations.
+Eyes train beside data and ears, one thread each; after that two processes compute half of each
+batch. README.md has the durations.
 """
 import argparse
 import os
@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 
 # Stages that may run side by side are in one row, by chains of stages.
-PLAN = [[["data", "ears", "text"], ["eyes"]], [["listening"]], [["seeing"]], [["everything"]], [["export"]]]
+PLAN = [[["data", "ears"], ["eyes"]], [["text"]], [["listening"]], [["seeing"]], [["everything"]], [["export"]]]
 STAGES = [stage for row in PLAN for chain in row for stage in chain]
-JOINT = ("listening", "seeing", "everything")
+JOINT = ("text", "listening", "seeing", "everything")
 
 
 def make_data(run):
@@ -32,7 +32,7 @@ def make_data(run):
     tokenizer.make(run.folder / "tokenizer.json", lines)
     heldout.make(run.folder / "heldout", run.seed)
     count = max(run.scale, 0.1) if run.scale < 1 else 1
-    data_speech.make(run.folder / "speech", run.seed, int(8000 * count), int(16000 * count))
+    data_speech.make(run.folder / "speech", run.seed, int(6400 * count), int(12800 * count))
     run.finish("data", {})
 
 
@@ -58,10 +58,11 @@ def data_text_of_media():
 def export(run, binary):
     import export as exporting
 
-    parameters = exporting.write(run, "everything", run.folder / "checkpoint")
-    print(f"[export] {run.folder / 'checkpoint'}: {parameters / 1e6:.2f} M parameters", flush=True)
+    checkpoint = run.folder / exporting.NAME
+    parameters = exporting.write(run, "everything", checkpoint)
+    print(f"[export] {checkpoint}: {parameters / 1e6:.2f} M parameters", flush=True)
     if binary:
-        for path in exporting.convert(binary, run.folder / "checkpoint", run.folder / "gguf"):
+        for path in exporting.convert(binary, checkpoint, run.folder / "gguf"):
             print(f"[export] {path}: {path.stat().st_size / 1e6:.1f} MB", flush=True)
     run.finish("export", {})
 

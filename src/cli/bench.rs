@@ -99,20 +99,20 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     if prefill.is_empty() && args.decode == 0 && !args.image && !args.audio {
         return Err(usage_error("bench", "there is nothing to measure with -p 0 and -n 0"));
     }
-    let options = args.model.resolve(None, CacheType::F16)?;
+    let options = args.model.resolve(None, CacheType::F16, output)?;
     for (wanted, what) in [(args.image, "pictures"), (args.audio, "sounds")] {
         if wanted {
             options.require_towers(what)?;
         }
     }
     let start = Instant::now();
-    let gguf = Arc::new(super::verify::open(&options.engine.model, options.engine.mmap)?);
+    let gguf = Arc::new(options.engine.model.open(options.engine.mmap)?);
     let model = TextModel::open_slice(&gguf, options.engine.slice.as_ref())?;
     let trained = model.config().context_length;
     let mut decoder_options = options.decoder_for(trained, output);
     let towers = match &options.engine.towers {
         Some(source) if args.image || args.audio => {
-            let gguf = Arc::new(super::verify::open(source, options.engine.mmap)?);
+            let gguf = Arc::new(source.open(options.engine.mmap)?);
             Some(Towers::new(args, gguf, model.config().embedding, &options)?)
         }
         _ => None,

@@ -103,7 +103,7 @@ enum Talk {
 /// # Errors
 /// No model, no readable prompt, or a failure on the way.
 pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
-    let options = args.model.resolve(args.template.clone(), CacheType::F16)?;
+    let options = args.model.resolve(args.template.clone(), CacheType::F16, output)?;
     let prompt = prompt(args)?;
     if prompt.is_none() {
         let from_stdin = args.shown.stdin_count() > 0;

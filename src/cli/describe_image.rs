@@ -112,7 +112,7 @@ const PICTURES: Sought = Sought {
 /// # Errors
 /// No model, no towers, nothing to describe, or pictures that could not be described.
 pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
-    let options = args.model.resolve(None, CacheType::F16)?;
+    let options = args.model.resolve(None, CacheType::F16, output)?;
     options.require_towers("pictures")?;
     if args.sidecar.is_some() && args.inputs.iter().any(|input| input.as_os_str() == "-") {
         return Err(usage_error("describe-image", "--sidecar has no place beside -"));

@@ -68,7 +68,7 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     if args.model.ctx_size.is_some() {
         return Err(usage_error("imatrix", "the context is a chunk: --chunk-size sets it"));
     }
-    let options = args.model.resolve(None, CacheType::F16)?;
+    let options = args.model.resolve(None, CacheType::F16, output)?;
     let engine = Engine::open(&options.engine)?;
     let trained = engine.trained_context();
     if args.chunk_size > trained {

@@ -23,6 +23,7 @@ use anyhow::anyhow;
 
 use super::output::hinted;
 use crate::gguf::{Gguf, Metadata, Value};
+use crate::session::builtin;
 
 /// What was typed after `inspect`.
 #[derive(clap::Args, Clone, Debug)]
@@ -32,7 +33,7 @@ use crate::gguf::{Gguf, Metadata, Value};
   gemma3n inspect e2b-Q4_K_M.gguf --metadata tokenizer.chat_template
   gemma3n inspect e2b-Q4_K_M.gguf --json | jq .types")]
 pub struct Args {
-    /// GGUF file; of a split one, the first part
+    /// GGUF file (of a split one, the first part), or builtin for the model inside the program
     pub file: PathBuf,
     /// List every tensor with its type, shape and size
     #[arg(long)]
@@ -50,7 +51,10 @@ pub struct Args {
 /// # Errors
 /// The file is no sound GGUF file, or lacks the metadata key that is asked for.
 pub fn run(args: &Args) -> anyhow::Result<String> {
-    let gguf = Gguf::open(&args.file)?;
+    let gguf = match args.file.as_os_str() == builtin::NAME {
+        true => builtin::text().open(true)?,
+        false => Gguf::open(&args.file)?,
+    };
     if let Some(key) = &args.metadata {
         let Some(value) = gguf.metadata().get(key) else {
             let error = anyhow!("{}: no metadata key {key}", args.file.display());

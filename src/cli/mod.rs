@@ -48,15 +48,16 @@ const VERSION: &str = concat!(
 
 const EXAMPLES: &str = "\
 Examples:
-  gemma3n chat -m model.gguf                    talk with a model
+  gemma3n chat                                  talk with the small model inside
   gemma3n chat -m model.gguf \"Why is the sky blue?\"
-  git diff | gemma3n chat \"Write a commit message\"
-  gemma3n inspect model.gguf                    what a file is
+  gemma3n transcribe -m model.gguf talk.mp3     speech to text
+  gemma3n describe-image -m model.gguf photo.jpg
   gemma3n convert ./gemma-3n-E2B-it -o e2b.gguf
   gemma3n quantize e2b.gguf e2b-Q4_K_M.gguf Q4_K_M
+  gemma3n inspect model.gguf                    what a file is
   gemma3n COMMAND --help                        flags and examples of a command
 
-GEMMA3N_MODEL names the model where -m does not.";
+GEMMA3N_MODEL names the model where -m does not; else it is the built-in one.";
 
 /// Runs Google's Gemma 3n from quantized GGUF files on the CPU
 #[derive(Parser, Debug)]

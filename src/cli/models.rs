@@ -1,4 +1,5 @@
-//! Which file `-m` means: a path, a directory, or a name in the caches other tools fill.
+//! Which model `-m` means: the built-in one, a path, a directory, or a name in the caches other tools
+//! fill.
 //!
 //! Hugging Face hub: `<hub>/models--ORG--REPO/snapshots/<commit>/[dir/]file.gguf`, the newest
 //! commit named by `refs/main`. llama.cpp used that layout lately, and `ORG_REPO_file.gguf` before.
@@ -10,8 +11,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::output::Hint;
+use super::output::{Hint, Output};
 use crate::gguf::Gguf;
+use crate::session::{ModelSource, builtin};
 
 /// Quantizations that are taken without being asked for, as llama.cpp does.
 const PREFERRED: [&str; 2] = ["Q4_K_M", "Q8_0"];
@@ -23,8 +25,6 @@ const SHOWN: usize = 8;
 /// Why no model was found.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("no model is named")]
-    NotNamed,
     #[error("{}: no such file or directory", .0.display())]
     NoSuchFile(PathBuf),
     #[error("{}: {source}", .path.display())]
@@ -42,13 +42,10 @@ pub enum Error {
 impl Error {
     fn hint(&self) -> String {
         match self {
-            Self::NotNamed => format!(
-                "-m FILE.gguf or GEMMA3N_MODEL names one; {} fetches one for -m {EXAMPLE}; \
-                 `gemma3n convert DIR -o FILE.gguf` makes one from a checkpoint",
-                fetch_command(EXAMPLE, None)
-            ),
             Self::NoSuchFile(_) => {
-                format!("-m takes a GGUF file, a directory, or a name such as {EXAMPLE}:Q8_0")
+                format!(
+                    "-m takes a GGUF file, a directory, a name such as {EXAMPLE}:Q8_0, or builtin"
+                )
             }
             Self::Unreadable { .. } => "is it yours to read?".to_owned(),
             Self::NoneInDirectory(dir) if is_checkpoint(dir) => {
@@ -130,17 +127,24 @@ impl std::fmt::Display for Name {
     }
 }
 
-/// Finds the file (the first part of a split one) that was named by flag or variable.
+/// Finds the model that was named by flag or variable: a file (the first part of a split one), or the
+/// built-in one. Where none was named it is the built-in one, and `output` says so.
 ///
 /// # Errors
-/// Nothing named, nothing found, or several where one is needed, with a hint what to do.
-pub fn find(named: Option<&OsStr>) -> anyhow::Result<PathBuf> {
-    let found = match named.filter(|name| !name.is_empty()) {
-        None => Err(Error::NotNamed),
-        Some(named) => find_named(named, &cache_roots(|name| env::var_os(name).map(PathBuf::from))),
+/// Nothing found, or several where one is needed, with a hint what to do.
+pub fn find(named: Option<&OsStr>, output: &Output) -> anyhow::Result<ModelSource> {
+    let Some(named) = named.filter(|name| !name.is_empty()) else {
+        output.notice(format_args!(
+            "the small built-in model; for a real one: hf download {EXAMPLE}, then -m that"
+        ));
+        return Ok(builtin::text());
     };
+    if named == builtin::NAME {
+        return Ok(builtin::text());
+    }
+    let found = find_named(named, &cache_roots(|name| env::var_os(name).map(PathBuf::from)));
     let hint = found.as_ref().err().map(Error::hint);
-    found.hint(|| hint.unwrap_or_default())
+    Ok(ModelSource::File(found.hint(|| hint.unwrap_or_default())?))
 }
 
 fn find_named(named: &OsStr, roots: &[PathBuf]) -> Result<PathBuf, Error> {

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::num::NonZero;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
@@ -79,8 +79,9 @@ pub enum KernelsArg {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// A GGUF file, a directory with one model in it, or ORG/REPO[:QUANT] as found in the caches
-    /// of the Hugging Face hub and llama.cpp
+    /// A GGUF file, a directory with one model in it, ORG/REPO[:QUANT] as found in the caches of
+    /// the Hugging Face hub and llama.cpp, or builtin [default: builtin, a small model inside the
+    /// program]
     #[arg(short, long, value_name = "MODEL", env = "GEMMA3N_MODEL", hide_env_values = true)]
     pub model: Option<OsString>,
     /// The model's towers, for pictures and sounds [default: the one file beside the model whose name says
@@ -90,7 +91,8 @@ pub struct ModelArgs {
     /// How the towers compute: in 8 bits, or exactly and at half the speed
     #[arg(long, value_name = "HOW", default_value = "int8")]
     pub tower_precision: PrecisionArg,
-    /// Threads, at most as many as processors [default: physical cores this process may use]
+    /// Threads, at most as many as processors [default: physical cores this process may use; for
+    /// the built-in model 1]
     #[arg(short, long, value_name = "N", env = "GEMMA3N_THREADS", hide_env_values = true,
           value_parser = threads)]
     pub threads: Option<usize>,
@@ -145,15 +147,18 @@ impl ModelArgs {
     /// Finds the model and fills the defaults; `cache` is the command's default type.
     ///
     /// # Errors
-    /// No model is named, or it is not found.
+    /// The model that is named is not found.
     pub fn resolve(
         &self,
         template: Option<PathBuf>,
         cache: CacheType,
+        output: &Output,
     ) -> anyhow::Result<ModelOptions> {
-        let model = models::find(self.model.as_deref())?;
+        let model = models::find(self.model.as_deref(), output)?;
         let threads = match self.threads {
             Some(threads) if threads > 0 => at_most_processors(threads),
+            // So small a model gains little by more, and loses much where processors are busy.
+            _ if matches!(model, ModelSource::Static { .. }) => 1,
             _ => machine::usable_cores().min(MOST_THREADS),
         };
         let towers = towers::find(self.mmproj.as_deref(), &model)?;
@@ -167,8 +172,8 @@ impl ModelArgs {
         };
         Ok(ModelOptions {
             engine: EngineOptions {
-                model: ModelSource::File(model),
-                towers: towers.one().map(|file| ModelSource::File(file.to_owned())),
+                model,
+                towers: towers.one().cloned(),
                 tower_options: TowerOptions { threads, kernels, precision },
                 template,
                 slice: self.slice.as_deref().map(super::slice::named).transpose()?,
@@ -191,12 +196,9 @@ impl ModelArgs {
 }
 
 impl ModelOptions {
-    /// The file of the text model.
-    fn model(&self) -> &Path {
-        match &self.engine.model {
-            ModelSource::File(path) => path,
-            ModelSource::Static { name, .. } => Path::new(name),
-        }
+    /// Whether the model is the one inside the program.
+    pub fn is_builtin(&self) -> bool {
+        matches!(self.engine.model, ModelSource::Static { .. })
     }
 
     /// Tells before the work that `what` (pictures, sounds) cannot be shown to this model.
@@ -204,7 +206,7 @@ impl ModelOptions {
     /// # Errors
     /// There is no file of towers, or it is not clear which.
     pub fn require_towers(&self, what: &str) -> anyhow::Result<()> {
-        self.towers.required(self.model(), what)
+        self.towers.required(self.engine.model.path(), what)
     }
 
     /// What the decoder needs, now that the model is open and says what it was trained for.

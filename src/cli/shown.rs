@@ -10,7 +10,7 @@ use super::chat::told;
 use super::options::ModelOptions;
 use super::output::Output;
 use super::progress::Progress;
-use crate::session::{Engine, HEARD_SECONDS, Heard, Part};
+use crate::session::{Engine, Heard, Part};
 
 /// What is shown or played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,8 @@ impl clap::Args for ShownArgs {
             .arg(flag(
                 AUDIO,
                 'a',
-                "A sound to play with it, likewise; of each clip the first 30 s are heard",
+                "A sound to play with it, likewise; of each clip as much is heard as the model can: 30 s, \
+                 the built-in one 8 s",
             ))
     }
 
@@ -196,13 +197,14 @@ pub fn take(
 /// not worth it.
 fn cut(heard: &Heard) -> Option<String> {
     const BLINK: f64 = 0.1;
+    let hears = heard.heard.round();
     let long = match heard.seconds {
         Some(seconds) if seconds <= heard.heard + BLINK => return None,
         Some(seconds) => format!("{seconds:.0} s long"),
-        None => format!("more than {HEARD_SECONDS} s long"),
+        None => format!("more than {hears} s long"),
     };
     Some(format!(
-        "{long}; the model hears the first {HEARD_SECONDS} s of a clip (`gemma3n transcribe` takes \
+        "{long}; the model hears the first {hears} s of a clip (`gemma3n transcribe` takes \
          long recordings)"
     ))
 }

@@ -8,11 +8,12 @@ use anyhow::anyhow;
 
 use super::output::Hint;
 use crate::gguf::Gguf;
+use crate::session::{ModelSource, builtin};
 
 /// The files of towers that were found for a model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Found {
-    One(PathBuf),
+    One(ModelSource),
     None,
     /// Files whose names say mmproj, of models of another width than this.
     Misfits(Vec<PathBuf>, u32),
@@ -22,9 +23,9 @@ pub enum Found {
 
 impl Found {
     /// The file, if it is clear which.
-    pub fn one(&self) -> Option<&Path> {
+    pub fn one(&self) -> Option<&ModelSource> {
         match self {
-            Self::One(file) => Some(file),
+            Self::One(source) => Some(source),
             Self::None | Self::Misfits(..) | Self::Several(_) => None,
         }
     }
@@ -59,19 +60,20 @@ impl Found {
     }
 }
 
-/// Finds the file: what `--mmproj` names, else one beside the model whose name says mmproj and
-/// whose width is the model's.
+/// Finds the file: what `--mmproj` names, else the built-in model's own, or one beside the model whose
+/// name says mmproj and whose width is the model's.
 ///
 /// # Errors
 /// The file that is named is not there.
-pub fn find(named: Option<&OsStr>, model: &Path) -> anyhow::Result<Found> {
+pub fn find(named: Option<&OsStr>, model: &ModelSource) -> anyhow::Result<Found> {
     if let Some(named) = named.filter(|name| !name.is_empty()) {
         let file = PathBuf::from(named);
         return match fs::metadata(&file) {
-            Ok(_) => Ok(Found::One(file)),
+            Ok(_) => Ok(Found::One(ModelSource::File(file))),
             Err(error) => Err(anyhow!("{}: {}", file.display(), crate::gguf::io_message(&error))),
         };
     }
+    let ModelSource::File(model) = model else { return Ok(Found::One(builtin::towers())) };
     let folder = match model.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -93,7 +95,7 @@ pub fn find(named: Option<&OsStr>, model: &Path) -> anyhow::Result<Found> {
     Ok(match files.len() {
         0 if !misfits.is_empty() => Found::Misfits(misfits, width),
         0 => Found::None,
-        1 => Found::One(files.remove(0)),
+        1 => Found::One(ModelSource::File(files.remove(0))),
         _ => Found::Several(files),
     })
 }

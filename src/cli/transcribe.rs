@@ -95,9 +95,9 @@ pub struct Args {
     /// Names and words that may occur, as they are spelled
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
-    /// Most seconds that the model hears at once, 0.5 to 30
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clock::segment)]
-    max_segment: f64,
+    /// Most seconds that the model hears at once, 0.5 to 30 [default: 30, the built-in model 4]
+    #[arg(long, value_name = "SECONDS", value_parser = clock::segment)]
+    max_segment: Option<f64>,
     /// Begin at this time: seconds, or 1:30, or 1:02:03.5
     #[arg(long, value_name = "TIME", value_parser = clock::seconds)]
     offset: Option<f64>,
@@ -138,13 +138,17 @@ fn channel(text: &str) -> Result<Channel, String> {
     }
 }
 
+/// Seconds that the built-in model hears at once unless told otherwise. It takes more, but loses its
+/// place where several phrases with pauses are in one clip.
+const BUILTIN_SEGMENT: f64 = 4.0;
+
 /// Runs the command.
 ///
 /// # Errors
 /// No model, no towers, nothing to transcribe, or sounds that could not be transcribed.
 pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     args.check()?;
-    let options = args.model.resolve(None, CacheType::F16)?;
+    let options = args.model.resolve(None, CacheType::F16, output)?;
     options.require_towers("sounds")?;
     let inputs = gather(&args.inputs, &SOUNDS, args.recursive);
     let place = args.place();
@@ -159,9 +163,7 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
     if output.verbosity() == Verbosity::Verbose {
         explain_opening(&engine, output);
     }
-    if let Some(towers) = engine.towers() {
-        towers.check_ears().map_err(told)?;
-    }
+    let clip = engine.clip_seconds().map_err(told)?;
     let mut ears = transcriber(args, &options, engine, output)?;
     ears.set_interrupt(interrupt.flag());
     interrupt.catch();
@@ -171,7 +173,13 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
             offset: args.offset.unwrap_or(0.0),
             duration: args.duration,
         },
-        longest: args.max_segment,
+        longest: args
+            .max_segment
+            .unwrap_or(match options.is_builtin() {
+                true => BUILTIN_SEGMENT,
+                false => clip,
+            })
+            .min(clip),
         detect: !args.no_vad,
         language: args.language.and_then(|language| language.0),
         translate: args.translate,
@@ -194,6 +202,7 @@ fn all(
     let (total, mut failed) = (inputs.len(), 0);
     let mut tally = Tally::new();
     for input in inputs {
+        tally.begin();
         match input.and_then(|input| work.transcribe(ears, &input, &mut tally)) {
             Ok(Status::Done) => {}
             Ok(Status::Interrupted) => return Ok(Status::Interrupted),

@@ -10,8 +10,8 @@ use serde_json::json;
 use super::Status;
 use super::options::ModelArgs;
 use super::output::{Output, hinted};
-use crate::gguf::{Gguf, Tensor, TensorType};
-use crate::session::{CacheType, ModelSource};
+use crate::gguf::{Tensor, TensorType};
+use crate::session::CacheType;
 use crate::verify::{self, Options, Report, Subject};
 
 const EXAMPLES: &str = "\
@@ -53,10 +53,10 @@ fn tolerance(text: &str) -> Result<f32, String> {
 /// # Errors
 /// A file that cannot be used, or a value over its tolerance.
 pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
-    let options = args.model.resolve(None, CacheType::F32)?;
-    let gguf = Arc::new(open(&options.engine.model, options.engine.mmap)?);
+    let options = args.model.resolve(None, CacheType::F32, output)?;
+    let gguf = Arc::new(options.engine.model.open(options.engine.mmap)?);
     let towers = match &options.engine.towers {
-        Some(source) => Some(Arc::new(open(source, options.engine.mmap)?)),
+        Some(source) => Some(Arc::new(source.open(options.engine.mmap)?)),
         None => None,
     };
     let decoder = options.decoder_for(usize::MAX, output);
@@ -106,18 +106,6 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<Status> {
 /// Are a tensor's weights, and the activations that meet them, rounded?
 fn rounds(tensor: &Tensor) -> bool {
     tensor.n_dims > 1 && tensor.ty != TensorType::F32
-}
-
-/// Opens a model's file, mapped or read.
-///
-/// # Errors
-/// Those of the file.
-pub fn open(source: &ModelSource, mmap: bool) -> anyhow::Result<Gguf> {
-    Ok(match source {
-        ModelSource::File(path) if mmap => Gguf::open(path)?,
-        ModelSource::File(path) => Gguf::read(path)?,
-        ModelSource::Static { name, bytes } => Gguf::from_static(name, bytes)?,
-    })
 }
 
 fn object(file: &Path, report: &Report) -> serde_json::Value {

@@ -12,7 +12,7 @@ use super::sampler::SamplerOptions;
 use super::template::{ChatTemplate, GEMMA, SpecialTexts};
 use super::towers::{TowerOptions, Towers};
 use super::vocabulary::vocabulary;
-use crate::gguf::{Gguf, Metadata, Value};
+use crate::gguf::{self, Gguf, Metadata, Value};
 use crate::media::audio::{RATE, Sound, SoundOptions};
 use crate::media::image;
 use crate::model::slice::Slice;
@@ -31,6 +31,28 @@ pub enum ModelSource {
         /// The whole file.
         bytes: &'static [u8],
     },
+}
+
+impl ModelSource {
+    /// Opens the file; `mmap` maps it, where it is one, instead of reading it.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no sound GGUF.
+    pub fn open(&self, mmap: bool) -> Result<Gguf, gguf::Error> {
+        match self {
+            Self::File(path) if mmap => Gguf::open(path),
+            Self::File(path) => Gguf::read(path),
+            Self::Static { name, bytes } => Gguf::from_static(name, bytes),
+        }
+    }
+
+    /// The file's path, or the built-in model's name.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::File(path) => path,
+            Self::Static { name, .. } => Path::new(name),
+        }
+    }
 }
 
 /// How to open a model.
@@ -71,12 +93,9 @@ pub struct Heard {
     /// Seconds of the whole sound. `None`: more than was heard; where its end is, its file does not
     /// say, and nobody looked for it.
     pub seconds: Option<f64>,
-    /// Seconds that the model hears, at most [`HEARD_SECONDS`].
+    /// Seconds that the model hears, at most those of [`Towers::clip`].
     pub heard: f64,
 }
-
-/// Seconds of a clip that the model hears; what comes after them is cut off, as in the reference.
-pub const HEARD_SECONDS: usize = 30;
 
 /// Where the time of opening went.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -118,7 +137,7 @@ impl Engine {
     /// needed tokens; a template that does not parse.
     pub fn open(options: &EngineOptions) -> Result<Arc<Self>, Error> {
         let mut timings = OpenTimings::default();
-        let gguf = Arc::new(timed(&mut timings.file, || open_file(&options.model, options.mmap))?);
+        let gguf = Arc::new(timed(&mut timings.file, || options.model.open(options.mmap))?);
         if options.mlock {
             gguf.lock(&["per_layer_token_embd.weight"])?;
         }
@@ -131,7 +150,7 @@ impl Engine {
         })?;
         let towers = match &options.towers {
             Some(source) => {
-                let file = timed(&mut timings.file, || open_file(source, options.mmap))?;
+                let file = timed(&mut timings.file, || source.open(options.mmap))?;
                 Some(Towers::open(file, model.config().embedding, options.tower_options)?)
             }
             None => None,
@@ -189,6 +208,15 @@ impl Engine {
         Ok(Seen { media: Arc::new(media), width: picture.width, height: picture.height })
     }
 
+    /// Seconds of the longest clip that the model hears at once.
+    ///
+    /// # Errors
+    /// No towers, or none for sounds.
+    pub fn clip_seconds(&self) -> Result<f64, Error> {
+        let towers = self.towers.as_ref().ok_or(Error::NoTowers)?;
+        Ok(towers.clip()? as f64 / f64::from(RATE))
+    }
+
     /// What the model hears of a sound: a file, or `-` for standard input. No more of it is read than
     /// the model hears.
     ///
@@ -196,13 +224,13 @@ impl Engine {
     /// No towers, a sound that can't be read, or what [`Towers::hear`] meets.
     pub fn hear(&self, file: &Path) -> Result<Heard, Error> {
         let towers = self.towers.as_ref().ok_or(Error::NoTowers)?;
-        towers.check_ears()?;
+        let longest = towers.clip()?;
         let stdin = file.as_os_str() == "-";
         let sound = match stdin {
             true => Sound::read(Path::new(STDIN), io::stdin(), &SoundOptions::default())?,
             false => Sound::open(file, &SoundOptions::default())?,
         };
-        let clip = Clip::read(sound)?;
+        let clip = Clip::read(sound, longest)?;
         let media = towers.hear(&own_name(file), &clip.samples).map_err(|error| match error {
             // Errors name the file as it was given.
             Error::TooShort { seconds, .. } if !stdin => {
@@ -214,8 +242,7 @@ impl Engine {
         Ok(Heard { media: Arc::new(media), seconds: clip.seconds, heard })
     }
 
-    /// What the model hears of samples at 16 kHz, of the first 30 s at most; `name` is what messages
-    /// call them.
+    /// What the model hears of samples at 16 kHz; `name` is what messages call them.
     ///
     /// # Errors
     /// No towers, or what [`Towers::hear`] meets.
@@ -297,8 +324,8 @@ struct Clip {
 }
 
 impl Clip {
-    fn read(mut sound: Sound) -> Result<Self, Error> {
-        let most = HEARD_SECONDS * RATE as usize;
+    /// At most so many samples.
+    fn read(mut sound: Sound, most: usize) -> Result<Self, Error> {
         let told = sound.duration();
         let mut samples = Vec::new();
         while let Some(piece) = sound.next_piece()? {
@@ -306,7 +333,8 @@ impl Clip {
             if samples.len() > most {
                 samples.truncate(most);
                 // A header may say less than there is.
-                let seconds = told.filter(|&seconds| seconds > HEARD_SECONDS as f64);
+                let heard = most as f64 / f64::from(RATE);
+                let seconds = told.filter(|&seconds| seconds > heard);
                 return Ok(Self { samples, seconds });
             }
         }
@@ -320,14 +348,6 @@ fn timed<T>(time: &mut Duration, work: impl FnOnce() -> T) -> T {
     let result = work();
     *time += started.elapsed();
     result
-}
-
-fn open_file(source: &ModelSource, mmap: bool) -> Result<Gguf, Error> {
-    Ok(match source {
-        ModelSource::File(path) if mmap => Gguf::open(path)?,
-        ModelSource::File(path) => Gguf::read(path)?,
-        ModelSource::Static { name, bytes } => Gguf::from_static(name, bytes)?,
-    })
 }
 
 fn open_tokenizer(gguf: &Gguf) -> Result<Tokenizer, Error> {

@@ -9,6 +9,7 @@
 //!   → sampler → generate (characters, stop strings) → listener
 //! ```
 
+pub mod builtin;
 mod cache;
 mod conversation;
 mod decode;
@@ -34,7 +35,7 @@ mod transcription;
 mod vocabulary;
 
 pub use conversation::{ContextFull, ContextUsage, Conversation, ConversationOptions};
-pub use engine::{Engine, EngineOptions, HEARD_SECONDS, Heard, ModelSource, OpenTimings, Seen};
+pub use engine::{Engine, EngineOptions, Heard, ModelSource, OpenTimings, Seen};
 pub use error::Error;
 pub use generate::{Event, Finish, Reply, ReplyTimings, TokenCounts};
 pub use media::SoftTokens;

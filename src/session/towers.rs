@@ -11,16 +11,13 @@ use super::error::Error;
 use super::media::SoftTokens;
 use crate::gguf::Gguf;
 use crate::media::audio::RATE;
-use crate::media::audio::mel::LogMel;
+use crate::media::audio::mel::{HOP, LONGEST, LogMel, SPAN};
 use crate::model::audio::{self, AudioConfig, AudioModel};
 use crate::model::scope::Kernels;
 use crate::model::tower::{EncoderOptions, Precision};
 use crate::model::vision::{self, VisionConfig, VisionModel};
 use crate::model::{Fault, OpenError, StepError};
 use crate::tokenizer::TokenId;
-
-/// Samples of the shortest sound: a frame of 32 ms, and one more that the reference takes.
-const LEAST_SAMPLES: usize = 513;
 
 /// How towers run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -166,14 +163,6 @@ impl Towers {
         Ok(self.eyes()?.config.image_size)
     }
 
-    /// Tells before the work that sounds cannot be heard.
-    ///
-    /// # Errors
-    /// The file has no tower for sounds.
-    pub fn check_ears(&self) -> Result<(), Error> {
-        self.ears().map(|_| ())
-    }
-
     /// Refuses a size that the tower doesn't take, before a picture is read for it.
     ///
     /// # Errors
@@ -200,16 +189,29 @@ impl Towers {
         Ok(SoftTokens::new(name, self.embedding, rows))
     }
 
-    /// What the model hears of these samples at 16 kHz, of the first 30 s at most.
+    /// Samples at 16 kHz of the longest clip that the model hears: 30 s, or less where the tower's
+    /// soft tokens are of less.
+    ///
+    /// # Errors
+    /// The file has no tower for sounds.
+    pub fn clip(&self) -> Result<usize, Error> {
+        let config = &self.ears()?.config;
+        let [[first, _], [second, _]] = config.strides;
+        // Bounds of the configuration keep this product far from overflow.
+        Ok(LONGEST.min(config.soft_tokens * config.reduction * first * second * HOP))
+    }
+
+    /// What the model hears of these samples at 16 kHz; what is beyond [`Towers::clip`] is left out.
     ///
     /// # Errors
     /// Less than a frame; no tower for sounds, broken weights, interrupted, out of memory.
     pub fn hear(&self, name: &str, samples: &[f32]) -> Result<SoftTokens, Error> {
         let ears = self.ears()?;
-        if samples.len() < LEAST_SAMPLES {
+        if samples.len() < SPAN {
             let seconds = samples.len() as f64 / f64::from(RATE);
             return Err(Error::TooShort { name: name.to_owned(), seconds });
         }
+        let samples = &samples[..samples.len().min(self.clip()?)];
         let rows = self.with(ears, |ears| {
             let features = ears.features.features(samples);
             ears.encoder.encode(&features.values, &features.valid)

@@ -27,6 +27,7 @@ impl Home {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gemma3n"));
         for name in [
             "GEMMA3N_MODEL",
+            "GEMMA3N_MMPROJ",
             "HF_HOME",
             "HF_HUB_CACHE",
             "HUGGINGFACE_HUB_CACHE",

@@ -47,13 +47,20 @@ pub struct Tally {
     /// Inputs that were begun, and those of them that are whole.
     begun: usize,
     done: usize,
+    /// Whether stdout has words of one already.
+    printed: bool,
     /// Seconds of sound.
     sound: f64,
 }
 
 impl Tally {
     pub fn new() -> Self {
-        Self { started: Instant::now(), begun: 0, done: 0, sound: 0.0 }
+        Self { started: Instant::now(), begun: 0, done: 0, printed: false, sound: 0.0 }
+    }
+
+    /// Counts an input, whatever becomes of it.
+    pub fn begin(&mut self) {
+        self.begun += 1;
     }
 
     /// Says what all files together took.
@@ -71,6 +78,8 @@ impl Tally {
 
 /// A file in the making.
 struct File<'a> {
+    /// What messages call it.
+    name: String,
     transcript: Transcript,
     page: Page<'a>,
     progress: Option<Progress>,
@@ -90,7 +99,6 @@ impl Work<'_> {
         input: &Path,
         tally: &mut Tally,
     ) -> anyhow::Result<Status> {
-        tally.begun += 1;
         let Some(formats) = self.place.wanted(input)? else {
             self.output.explain(format_args!("{}: is done already", input.display()));
             return Ok(Status::Done);
@@ -99,8 +107,8 @@ impl Work<'_> {
         let reader = Reader::start(input, self.sound, segments);
         let mut file = self.begin(input, tally);
         let what = match self.total {
-            1 => input.display().to_string(),
-            total => format!("[{}/{total}] {}", tally.begun, input.display()),
+            1 => file.name.clone(),
+            total => format!("[{}/{total}] {}", tally.begun, file.name),
         };
         let interrupted = self.listen(ears, &reader, &mut file, &what)?;
         file.transcript.partial = interrupted || file.failure.is_some();
@@ -112,10 +120,14 @@ impl Work<'_> {
     fn begin(&self, input: &Path, tally: &Tally) -> File<'_> {
         let name = input.display();
         let heading = (self.total > 1 && self.format == Some(Format::Txt)).then(|| {
-            let gap = if tally.begun > 1 { "\n" } else { "" };
+            let gap = if tally.printed { "\n" } else { "" };
             format!("{gap}==> {name} <==\n")
         });
         File {
+            name: match input.as_os_str() == "-" {
+                true => "standard input".to_owned(),
+                false => name.to_string(),
+            },
             transcript: Transcript {
                 file: name.to_string(),
                 language: self.language,
@@ -196,7 +208,7 @@ impl Work<'_> {
         clip: &audio::Segment,
     ) -> anyhow::Result<Option<Segment>> {
         let started = Instant::now();
-        let name = file.transcript.file.clone();
+        let name = file.name.clone();
         let sound = ears.engine().hear_samples(&name, &clip.samples);
         file.transcript.timings.encode += started.elapsed().as_secs_f64();
         let sound = match sound {
@@ -257,39 +269,45 @@ impl Work<'_> {
                 progress.finish_with(self.output, line)
             }
         }
+        tally.sound += transcript.duration;
+        tally.done += usize::from(!transcript.partial);
         if !nothing {
+            tally.printed = true;
             file.page.end(transcript).map_err(stdout_failed)?;
-            let paths = self.place.write(input, formats, transcript)?;
+            let paths = match self.place.write(input, formats, transcript) {
+                Ok(paths) => paths,
+                Err(error) => {
+                    // That the sound is broken is to be known too.
+                    if let Some(failure) = &file.failure {
+                        self.output.error(failure);
+                    }
+                    return Err(error);
+                }
+            };
             if transcript.partial {
-                self.tell_partial(transcript, &paths);
+                self.tell_partial(&file.name, transcript, &paths);
             }
         }
         if self.timings {
-            self.tell_timings(transcript);
+            self.tell_timings(&file.name, transcript);
         }
-        tally.sound += transcript.duration;
-        tally.done += usize::from(!transcript.partial);
         file.failure.map_or(Ok(()), Err)
     }
 
-    fn tell_partial(&self, transcript: &Transcript, paths: &[std::path::PathBuf]) {
+    fn tell_partial(&self, name: &str, transcript: &Transcript, paths: &[std::path::PathBuf]) {
         let until = transcript.segments.last().map_or(0.0, |segment| segment.end);
         let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
         let into = if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
-        self.output.warn(format_args!(
-            "{}: only the words up to {} are written{into}",
-            transcript.file,
-            tenths(until)
-        ));
+        self.output
+            .warn(format_args!("{name}: only the words up to {} are written{into}", tenths(until)));
     }
 
-    fn tell_timings(&self, transcript: &Transcript) {
+    fn tell_timings(&self, name: &str, transcript: &Transcript) {
         let timings = &transcript.timings;
         let rate = |tokens: usize, time: f64| tokens as f64 / time.max(1e-6);
         self.output.say(format_args!(
-            "{}: {:.1} s of sound in {:.2} s, {:.2}× real time; reading {:.2} s (beside the rest), \
+            "{name}: {:.1} s of sound in {:.2} s, {:.2}× real time; reading {:.2} s (beside the rest), \
              encoder {:.2} s",
-            transcript.file,
             transcript.duration,
             timings.total,
             transcript.speed(),

@@ -20,9 +20,10 @@ use realfft::{RealFftPlanner, RealToComplex};
 
 use super::RATE;
 
-/// Samples of a frame that count, and from one frame to the next.
+/// Samples of a frame that count.
 const FRAME: usize = 512;
-const HOP: usize = 160;
+/// Samples from one frame to the next.
+pub const HOP: usize = 160;
 /// What a frame needs: the reference cuts frames one sample longer.
 pub const SPAN: usize = FRAME + 1;
 const FFT: usize = 1024;
